@@ -1,0 +1,1 @@
+//! The database schema, and the only crate that speaks SQL.

@@ -1,0 +1,1 @@
+//! Pod routes between nodes.

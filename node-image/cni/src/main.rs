@@ -1,0 +1,3 @@
+//! Pod routes between nodes.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! A web server that says which pod answered.
+
+fn main() {}

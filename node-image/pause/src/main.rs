@@ -1,0 +1,3 @@
+//! Holds a pod's namespaces open.
+
+fn main() {}

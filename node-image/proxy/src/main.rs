@@ -1,0 +1,3 @@
+//! kube-proxy.
+
+fn main() {}

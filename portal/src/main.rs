@@ -1,0 +1,3 @@
+//! The console and the REST API.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! What the controller tells an agent, and what an agent reports.

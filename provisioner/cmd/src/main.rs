@@ -1,0 +1,3 @@
+//! The provisioner's command line.
+
+fn main() {}

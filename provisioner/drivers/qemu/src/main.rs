@@ -1,0 +1,3 @@
+//! Workers as QEMU virtual machines.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Workers in namespaces of this host.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Routes TLS connections by server name.

@@ -1,0 +1,1 @@
+//! Certificate authorities per cluster and for the region.

@@ -1,0 +1,1 @@
+//! The planner: intent and observed in, actions out.

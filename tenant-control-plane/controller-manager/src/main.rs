@@ -1,0 +1,3 @@
+//! kube-controller-manager.
+
+fn main() {}

@@ -1,0 +1,14 @@
+//! Wire types and rules that every Kubernetes component shares: `Status`, the parsed request,
+//! the user behind it, names, quantities and selectors.
+//!
+//! No input or output, no async, no clocks: a crate of any layer may depend on it.
+
+pub mod request;
+pub mod source;
+pub mod status;
+pub mod user;
+
+pub use request::{GroupResource, GroupVersionKind, GroupVersionResource, RequestInfo};
+pub use source::ObjectSource;
+pub use status::{Cause, Reason, Status};
+pub use user::UserInfo;

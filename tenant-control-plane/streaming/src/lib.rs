@@ -1,0 +1,1 @@
+//! Connection upgrades: SPDY, WebSocket, egress.

@@ -1,0 +1,79 @@
+//! One-command development: build, bake, start, test and measure Marina.
+//!
+//! Each command installs the Debian packages that it needs, says what it waits for, and leaves
+//! nothing behind that `cargo xtask down` does not remove.
+
+mod apt;
+mod cargo;
+mod down;
+mod image;
+mod kubectl;
+mod paths;
+mod process;
+mod progress;
+mod release;
+mod schema;
+mod test;
+mod tidy;
+mod up;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::paths::Paths;
+
+/// Marina's development commands.
+///
+/// The first two that a newcomer needs: `cargo xtask up` starts everything on this machine and
+/// prints how to sign in; `cargo xtask test` runs all tests.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_version_flag = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start Marina on this machine: portal, provisioner controller and one host agent.
+    ///
+    /// Installs the Debian packages it needs, builds, bakes the node image, starts the processes
+    /// and restarts those that die. Ctrl-C stops them; clusters keep running and are found again
+    /// by the next start.
+    Up(up::Args),
+    /// Remove everything that `up` made: clusters, worker nodes, namespaces, files.
+    Down {
+        /// The data directory that `up` used.
+        #[arg(long, default_value = ".marina")]
+        data_dir: PathBuf,
+        /// Also remove built images and downloaded tools from the user's cache directory.
+        #[arg(long)]
+        caches: bool,
+    },
+    /// Install what the tests need and run all of them.
+    Test(test::Args),
+    /// Build the worker image (root file system, disk, kernel, initrd) and print its directory.
+    Image,
+    /// Check the rules of the house: file and function lengths, crate layers, module docs.
+    Tidy,
+    /// Regenerate the table of Kubernetes kinds from packaged sources.
+    Schema,
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let paths = Paths::find()?;
+    match cli.command {
+        Command::Up(args) => up::run(&paths, &args),
+        Command::Down { data_dir, caches } => down::run(&paths, &data_dir, caches),
+        Command::Test(args) => test::run(&paths, &args),
+        Command::Image => {
+            let image = image::build(&paths)?;
+            println!("{}", image.display());
+            Ok(())
+        }
+        Command::Tidy => tidy::run(&paths),
+        Command::Schema => schema::run(),
+    }
+}
