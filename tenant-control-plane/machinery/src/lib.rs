@@ -3,12 +3,17 @@
 //!
 //! No input or output, no async, no clocks: a crate of any layer may depend on it.
 
+pub mod names;
+pub mod quantity;
 pub mod request;
+pub mod selector;
 pub mod source;
 pub mod status;
 pub mod user;
 
+pub use quantity::Quantity;
 pub use request::{GroupResource, GroupVersionKind, GroupVersionResource, RequestInfo};
+pub use selector::{FieldSelector, LabelSelector};
 pub use source::ObjectSource;
 pub use status::{Cause, Reason, Status};
 pub use user::UserInfo;
