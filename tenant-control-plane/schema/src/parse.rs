@@ -1,14 +1,14 @@
 //! Reads the table's text form.
 //!
 //! ```text
-//! type io.k8s.api.core.v1.Container [atomic]
-//! <json name> <tag[/tag…] or -> <type> [!] [z] [?] [a] [list=…] [keys=a,b] [patch=…] [mk=…] [default=json] [enum=a|b]
-//! kind <group or -> <version> <kind> <type name>
+//! @type io.k8s.api.core.v1.Container [atomic]
+//! <json name> <tag[/tag…] or -> <type> [!] [z] [?] [w] [a] [list=…] [keys=a,b] [patch=…] [mk=…] [default=json] [enum=a|b]
+//! @kind <group or -> <version> <kind> <type name>
 //! ```
 //!
 //! Types are `string`, `[]string`, `{}string`, or the name of another type without the prefix
 //! `io.k8s.`. `!` = required, `z` = written when zero, `?` = absent differs from zero, `a` = atomic
-//! map.
+//! map, `w` = list wrapped in a protobuf message. `~` stands for a space in allowed values.
 
 use std::collections::HashMap;
 
@@ -27,7 +27,7 @@ pub(crate) struct Malformed {
 /// Parses a whole table.
 pub(crate) fn parse(version: &'static str, text: &'static str) -> Result<Schema, Malformed> {
     let mut schema = Schema { version: Name::Borrowed(version), ..Schema::default() };
-    let type_lines = || text.lines().filter_map(|line| line.strip_prefix("type "));
+    let type_lines = || text.lines().filter_map(|line| line.strip_prefix("@type "));
     for (index, line) in type_lines().enumerate() {
         let name = line.split(' ').next().unwrap_or_default();
         schema.by_name.insert(Name::Borrowed(name), TypeId(index as u32));
@@ -37,15 +37,18 @@ pub(crate) fn parse(version: &'static str, text: &'static str) -> Result<Schema,
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        if let Some(rest) = line.strip_prefix("type ") {
+        if let Some(rest) = line.strip_prefix("@type ") {
             let (name, flags) = rest.split_once(' ').unwrap_or((rest, ""));
             let name = Name::Borrowed(name);
             schema.types.push(Type { name, fields: Vec::new(), atomic: flags == "atomic" });
-        } else if let Some(rest) = line.strip_prefix("kind ") {
+        } else if let Some(rest) = line.strip_prefix("@kind ") {
             schema.kinds.push(kind(rest, &schema.by_name).map_err(malformed)?);
         } else {
             let field = field(line, &schema.by_name).map_err(malformed)?;
-            let ty = schema.types.last_mut().ok_or_else(|| malformed("a field before its type".into()))?;
+            let ty = schema
+                .types
+                .last_mut()
+                .ok_or_else(|| malformed("a field before its type".into()))?;
             ty.fields.push(field);
         }
     }
@@ -77,7 +80,10 @@ fn field(line: &'static str, types: &HashMap<Name, TypeId>) -> Result<Field, Str
     let (name, tags, ty) = (word()?, word()?, word()?);
     let tags = match tags {
         "-" => Vec::new(),
-        some => some.split('/').map(|t| t.parse().map_err(|_| format!("bad tag {t}"))).collect::<Result<_, _>>()?,
+        some => some
+            .split('/')
+            .map(|t| t.parse().map_err(|_| format!("bad tag {t}")))
+            .collect::<Result<_, _>>()?,
     };
     let mut field = Field {
         name: Name::Borrowed(name),
@@ -86,6 +92,7 @@ fn field(line: &'static str, types: &HashMap<Name, TypeId>) -> Result<Field, Str
         required: false,
         always_written: false,
         nullable: false,
+        wrapped: false,
         list: None,
         atomic_map: false,
         patch: Patch::default(),
@@ -99,7 +106,8 @@ fn field(line: &'static str, types: &HashMap<Name, TypeId>) -> Result<Field, Str
         None => (flags, None),
     };
     if let Some(json) = default {
-        let value: Value = serde_json::from_str(json).map_err(|e| format!("default of {name}: {e}"))?;
+        let value: Value =
+            serde_json::from_str(json).map_err(|e| format!("default of {name}: {e}"))?;
         field.default = Some(Box::new(value));
     }
     for flag in flags.split(' ').filter(|f| !f.is_empty()) {
@@ -109,11 +117,13 @@ fn field(line: &'static str, types: &HashMap<Name, TypeId>) -> Result<Field, Str
 }
 
 fn apply_flag(field: &mut Field, flag: &'static str) -> Result<(), String> {
-    let names = |text: &'static str, by: char| text.split(by).map(Name::Borrowed).collect::<Box<[_]>>();
+    let names =
+        |text: &'static str, by: char| text.split(by).map(Name::Borrowed).collect::<Box<[_]>>();
     match flag.split_once('=').unwrap_or((flag, "")) {
         ("!", _) => field.required = true,
         ("z", _) => field.always_written = true,
         ("?", _) => field.nullable = true,
+        ("w", _) => field.wrapped = true,
         ("a", _) => field.atomic_map = true,
         ("list", "atomic") => field.list = Some(ListKind::Atomic),
         ("list", "set") => field.list = Some(ListKind::Set),
@@ -123,7 +133,13 @@ fn apply_flag(field: &mut Field, flag: &'static str) -> Result<(), String> {
             field.patch.retain_keys = how.contains("retainKeys");
         }
         ("mk", key) => field.patch.merge_key = Some(Name::Borrowed(key)),
-        ("enum", values) => field.values = names(values, '|'),
+        ("enum", values) => {
+            let with_spaces = |v: &'static str| match v.contains('~') {
+                true => Name::Owned(v.replace('~', " ")),
+                false => Name::Borrowed(v),
+            };
+            field.values = values.split('|').map(with_spaces).collect();
+        }
         _ => return Err(format!("unknown flag {flag} of {}", field.name)),
     }
     Ok(())
@@ -167,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_field_line_says_everything_about_a_field() {
-        let text = "type io.k8s.A\nports 6 []B ! z list=map keys=port,protocol patch=merge mk=port\nmode 1/2 string ? enum=x|y default=\"a b\"\ntype io.k8s.B\nport 1 int32 !\nkind - v1 A io.k8s.A\n";
+        let text = "@type io.k8s.A\nports 6 []test.B ! z keys=port,protocol patch=merge mk=port\nmode 1/2 string ? enum=x|y default=\"a b\"\n@type io.k8s.test.B\nport 1 int32 !\n@kind - v1 A io.k8s.A\n";
         let schema = parse("test", text).expect("parses");
         let ty = schema.type_of("", "v1", "A").expect("kind");
         let ports = ty.field("ports").expect("ports");
@@ -183,7 +199,9 @@ mod tests {
     fn every_committed_table_parses_and_serves_the_core_kinds() {
         for version in Schema::versions() {
             let schema = Schema::get(version).expect("listed");
-            for (group, api, kind) in [("", "v1", "Pod"), ("apps", "v1", "Deployment"), ("batch", "v1", "CronJob")] {
+            for (group, api, kind) in
+                [("", "v1", "Pod"), ("apps", "v1", "Deployment"), ("batch", "v1", "CronJob")]
+            {
                 assert!(schema.type_of(group, api, kind).is_some(), "{version} {kind}");
             }
         }

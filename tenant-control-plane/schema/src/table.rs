@@ -121,6 +121,8 @@ pub struct Field {
     pub always_written: bool,
     /// Absent and zero are different values.
     pub nullable: bool,
+    /// A list that protobuf wraps in a message of its own, as its field 1.
+    pub wrapped: bool,
     /// List semantics; `None` when undeclared, which means atomic.
     pub list: Option<ListKind>,
     /// A map or object that is replaced as a whole (`x-kubernetes-map-type: atomic`).
@@ -181,8 +183,8 @@ pub struct Schema {
 }
 
 /// The minors that have a table. To add one: `cargo xtask schema <minor>`, then a line here.
-static TABLES: &[(&str, &str, OnceSchema)] =
-    &[("1.35", include_str!("../data/1.35.txt"), OnceLock::new())];
+static TABLES: [(&str, &str, OnceSchema); 1] =
+    [("1.35", include_str!("../data/1.35.txt"), OnceLock::new())];
 
 type OnceSchema = OnceLock<Schema>;
 
@@ -210,7 +212,9 @@ impl Schema {
         let wanted = (group, version, kind);
         let at = self
             .kinds
-            .binary_search_by(|k| (k.group.as_ref(), k.version.as_ref(), k.kind.as_ref()).cmp(&wanted))
+            .binary_search_by(|k| {
+                (k.group.as_ref(), k.version.as_ref(), k.kind.as_ref()).cmp(&wanted)
+            })
             .ok()?;
         Some(self.resolve(self.kinds[at].ty))
     }
