@@ -1,3 +1,12 @@
-//! Pod routes between nodes.
+//! The node-agent executable.
 
-fn main() {}
+use clap::Parser;
+use node_agent::flags::Flags;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let flags = Flags::parse();
+    component::logging::init(&flags.log);
+    let shutdown = component::shutdown::on_signals()?;
+    node_agent::run::run(flags, shutdown).await
+}
