@@ -188,7 +188,7 @@ impl<K: Object> Informer<K> {
 
     /// Puts what the API server answered to a create, update or patch into the cache.
     pub fn observe(&self, object: K) -> Arc<K> {
-        let object = Arc::new(object);
+        let object = Arc::new(reflect::lean(object));
         self.apply(object.clone(), true);
         object
     }

@@ -146,7 +146,7 @@ impl<K: Object> Informer<K> {
 }
 
 /// Field ownership is large and no component reads it.
-fn lean<K: Object>(mut object: K) -> K {
+pub(super) fn lean<K: Object>(mut object: K) -> K {
     object.meta_mut().managed_fields = None;
     object
 }

@@ -1,0 +1,37 @@
+//! The list of controllers.
+
+use crate::context::{Context, Running};
+
+pub mod replicaset;
+pub mod deployment;
+
+/// One controller.
+pub struct Entry {
+    /// Name for `--controllers` and logs.
+    pub name: &'static str,
+    /// True when `--controllers=*` includes it.
+    pub default_on: bool,
+    /// Registers with the caches, and returns the running part, or nothing when the configuration
+    /// leaves the controller without work.
+    pub start: fn(&Context) -> anyhow::Result<Option<Running>>,
+}
+
+impl Entry {
+    /// True for the name itself and for upstream's older name without `-controller`.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.name.strip_suffix("-controller") == Some(name)
+    }
+}
+
+const fn on(name: &'static str, start: fn(&Context) -> anyhow::Result<Option<Running>>) -> Entry {
+    Entry { name, default_on: true, start }
+}
+
+/// All controllers. To add one: write `controllers/<name>.rs` with a
+/// `pub fn start(context: &Context) -> anyhow::Result<Option<Running>>` that registers its queue
+/// with the informers it needs (`replicaset` is a good model), add its `pub mod` line above, and
+/// duplicate a line here. Names are upstream's.
+pub const CONTROLLERS: &[Entry] = &[
+    on("deployment-controller", deployment::start),
+    on("replicaset-controller", replicaset::start),
+];
