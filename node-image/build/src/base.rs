@@ -26,6 +26,7 @@ const PACKAGES: &[&str] = &[
     "e2fsprogs",
     "iproute2",
     "kmod",
+    "mount",
     "nftables",
     "runc",
 ];

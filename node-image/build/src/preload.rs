@@ -47,8 +47,9 @@ pub fn import(
         )?;
     }
     daemon.stop()?;
-    // Work of the bake itself, of no use in a worker.
-    for dir in ["tmpmounts", "io.containerd.runtime.v1.linux", "io.containerd.runtime.v2.task"] {
+    // Work of the bake itself; and the identity of this containerd, which is not the workers'.
+    for dir in ["tmpmounts", "io.containerd.runtime.v2.task", "io.containerd.grpc.v1.introspection"]
+    {
         crate::tree::remove(&target.join(dir))?;
     }
     Ok(())

@@ -43,6 +43,7 @@ pub fn mount_all(system: System) -> anyhow::Result<()> {
         }
         System::Sandbox => {
             mount_new("proc", "/proc", "proc", quiet, None)?;
+            show_own_memory();
             mount_new("sysfs", "/sys", "sysfs", quiet, None)?;
             mount_new("tmpfs", "/dev", "tmpfs", MsFlags::MS_NOSUID, Some("mode=755"))?;
             device_nodes()?;
@@ -58,6 +59,13 @@ pub fn mount_all(system: System) -> anyhow::Result<()> {
     // nothing leaves the node, whose mount namespace is its own.
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SHARED, NONE)
         .context("sharing mounts within the node")
+}
+
+/// In a sandbox the kernel would show the host's memory; the driver says what the node has.
+fn show_own_memory() {
+    // Without it the node only believes to have more than it may use.
+    let from = Some("/run/marina/meminfo");
+    let _ = mount(from, "/proc/meminfo", NONE, MsFlags::MS_BIND, NONE);
 }
 
 /// The few devices that programs take for granted.

@@ -1,3 +1,7 @@
-//! Workers in namespaces of this host.
+//! `marina-driver-sandbox --socket S --state-dir D`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    driver_local::run(|_| Box::new(driver_sandbox::Sandbox))
+}
