@@ -1,3 +1,8 @@
-//! The console and the REST API.
+//! The portal executable.
 
-fn main() {}
+use clap::Parser;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    portal::run::main(portal::flags::Flags::parse()).await
+}

@@ -1,0 +1,157 @@
+//! What handlers get out of a request, with errors that a caller can act on.
+
+use std::net::SocketAddr;
+
+use axum::body::Bytes;
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use marina_db::seal::hash_token;
+use marina_db::{DbError, now_ms};
+use serde::de::DeserializeOwned;
+
+use crate::identity::Caller;
+use crate::problem::{FieldError, Problem};
+use crate::state::AppState;
+
+/// How old the recorded last use of a token may become, in milliseconds.
+const TOUCH_MS: i64 = 60_000;
+
+impl FromRequestParts<AppState> for Caller {
+    type Rejection = Problem;
+
+    /// The caller behind `Authorization: Bearer <token>`.
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        let token = bearer(&parts.headers)?;
+        let unknown = || Problem::unauthorized("The API token is not valid, expired or revoked.");
+        let mut tx = state.db.read().await?;
+        let stored = match tx.api_token_by_hash(&hash_token(token)).await {
+            Ok(stored) => stored,
+            Err(DbError::NotFound { .. }) => return Err(unknown()),
+            Err(error) => return Err(error.into()),
+        };
+        let user = tx.user(&stored.user_id).await?;
+        let org = tx.organization(&stored.org_id).await?;
+        let role = tx.role(&org.id, &user.id).await?;
+        drop(tx);
+        let role = role.filter(|_| !user.disabled).ok_or_else(unknown)?;
+        if stored.last_used_ms.is_none_or(|last| now_ms() - last > TOUCH_MS) {
+            let mut tx = state.db.write().await?;
+            tx.touch_api_token(&stored.id).await?;
+            tx.commit().await?;
+        }
+        let actor = format!("{} ({})", user.login, stored.name);
+        Ok(Self { actor, user, org, role, scope: stored.scope, remote: remote(parts) })
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+    let missing = "Send an API token: `Authorization: Bearer <token>`.";
+    let value = headers.get(header::AUTHORIZATION);
+    let value = value.ok_or_else(|| Problem::unauthorized(missing))?;
+    let value = value.to_str().map_err(|_| Problem::unauthorized(missing))?;
+    match value.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim()),
+        _ => Err(Problem::unauthorized(missing)),
+    }
+}
+
+/// Address of origin, without its port.
+pub(crate) fn remote(parts: &Parts) -> String {
+    let info = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    info.map(|info| info.0.ip().to_string()).unwrap_or_default()
+}
+
+/// Address of origin as an extractor.
+pub struct Remote(pub String);
+
+impl<S: Sync> FromRequestParts<S> for Remote {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self(remote(parts)))
+    }
+}
+
+/// A JSON body. Unknown fields, wrong types and broken syntax name the place.
+pub struct Body<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<AppState> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+        let kind = request.headers().get(header::CONTENT_TYPE);
+        let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or("");
+        if !kind.starts_with("application/json") {
+            let status = axum::http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Err(Problem::from_status(status, "Send JSON: `Content-Type: application/json`."));
+        }
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
+            Problem::from_status(rejection.status(), format!("{}.", rejection.body_text()))
+        })?;
+        let mut json = serde_json::Deserializer::from_slice(&bytes);
+        let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+            let path = error.path().to_string();
+            let field = if path == "." { "body".to_owned() } else { path };
+            let message = error.into_inner().to_string();
+            Problem::invalid(vec![FieldError::new(field, message)])
+        })?;
+        json.end().map_err(|error| Problem::bad_request(format!("After the JSON body: {error}.")))?;
+        Ok(Self(value))
+    }
+}
+
+/// Query parameters; unknown ones are refused where the type says so.
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let query = parts.uri.query().unwrap_or("");
+        serde_urlencoded::from_str(query)
+            .map(Self)
+            .map_err(|error| Problem::bad_request(format!("Query parameters: {error}.")))
+    }
+}
+
+/// The `Idempotency-Key` header.
+pub struct IdempotencyKey(pub Option<String>);
+
+impl<S: Sync> FromRequestParts<S> for IdempotencyKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let Some(key) = parts.headers.get("idempotency-key") else { return Ok(Self(None)) };
+        match key.to_str() {
+            Ok(key) if (1..=128).contains(&key.len()) => Ok(Self(Some(key.to_owned()))),
+            _ => Err(Problem::bad_request("Idempotency-Key must have 1 to 128 ASCII characters.")),
+        }
+    }
+}
+
+/// The generation in the `If-Match` header: `"7"`, or `*` for any.
+pub struct IfMatch(pub Option<i64>);
+
+impl<S: Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let Some(value) = parts.headers.get(header::IF_MATCH) else { return Ok(Self(None)) };
+        let value = value.to_str().unwrap_or("").trim();
+        if value == "*" {
+            return Ok(Self(None));
+        }
+        match value.trim_matches('"').parse() {
+            Ok(generation) => Ok(Self(Some(generation))),
+            Err(_) => Err(Problem::precondition_failed(
+                "If-Match must be the ETag of the resource, such as \"7\".",
+            )),
+        }
+    }
+}
+
+/// The `ETag` of a generation.
+pub(crate) fn etag(generation: i64) -> [(header::HeaderName, String); 1] {
+    [(header::ETAG, format!("\"{generation}\""))]
+}
