@@ -23,6 +23,7 @@ pub mod informer;
 pub mod leader;
 pub mod logging;
 pub mod metrics;
+pub mod placement;
 pub mod selector;
 pub mod serving;
 pub mod shutdown;

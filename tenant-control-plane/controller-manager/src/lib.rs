@@ -21,6 +21,7 @@
 pub mod config;
 pub mod context;
 pub mod controllers;
+pub mod discovery;
 pub mod flags;
 pub mod metrics;
 pub mod owners;

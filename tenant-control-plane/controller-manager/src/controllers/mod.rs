@@ -2,8 +2,17 @@
 
 use crate::context::{Context, Running};
 
-pub mod replicaset;
+pub mod certificates;
 pub mod deployment;
+pub mod endpoints;
+pub mod namespace;
+pub mod node_ipam;
+pub mod node_lifecycle;
+pub mod pod_gc;
+pub mod replicaset;
+pub mod root_ca;
+pub mod serviceaccount;
+pub mod taint_eviction;
 
 /// One controller.
 pub struct Entry {
@@ -32,6 +41,19 @@ const fn on(name: &'static str, start: fn(&Context) -> anyhow::Result<Option<Run
 /// with the informers it needs (`replicaset` is a good model), add its `pub mod` line above, and
 /// duplicate a line here. Names are upstream's.
 pub const CONTROLLERS: &[Entry] = &[
+    on("namespace-controller", namespace::start),
+    on("serviceaccount-controller", serviceaccount::start),
+    on("root-ca-certificate-publisher-controller", root_ca::start),
     on("deployment-controller", deployment::start),
     on("replicaset-controller", replicaset::start),
+    on("endpoints-controller", endpoints::legacy::start),
+    on("endpointslice-controller", endpoints::slices::start),
+    on("endpointslice-mirroring-controller", endpoints::mirror::start),
+    on("node-ipam-controller", node_ipam::start),
+    on("node-lifecycle-controller", node_lifecycle::start),
+    on("taint-eviction-controller", taint_eviction::start),
+    on("pod-garbage-collector-controller", pod_gc::start),
+    on("certificatesigningrequest-approving-controller", certificates::approve::start),
+    on("certificatesigningrequest-signing-controller", certificates::sign::start),
+    on("certificatesigningrequest-cleaner-controller", certificates::cleanup::start),
 ];
