@@ -201,7 +201,7 @@ impl KeySet {
     pub fn from_pems<P: AsRef<[u8]>>(files: impl IntoIterator<Item = P>) -> anyhow::Result<Self> {
         let mut set = Self::default();
         for file in files {
-            let before = set.keys.len();
+            let mut found = false;
             for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(file.as_ref()) {
                 let (kind, bytes) = section.map_err(|e| anyhow!("not PEM: {e}"))?;
                 match kind {
@@ -209,21 +209,24 @@ impl KeySet {
                         let (_, info) = SubjectPublicKeyInfo::from_der(&bytes)
                             .context("not a public key")?;
                         set.add(VerifyingKey::from_info(&info)?);
+                        found = true;
                     }
                     SectionKind::Certificate => {
                         let (_, certificate) =
                             X509Certificate::from_der(&bytes).context("not a certificate")?;
                         set.add(VerifyingKey::from_info(certificate.public_key())?);
+                        found = true;
                     }
                     _ => {
                         if let Some(key) = SigningKey::from_section(kind, &bytes)? {
                             set.add(key.public);
+                            found = true;
                         }
                     }
                 }
             }
-            if set.keys.len() == before {
-                bail!("the file holds no new key");
+            if !found {
+                bail!("the file holds no key");
             }
         }
         Ok(set)

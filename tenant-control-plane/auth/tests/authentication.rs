@@ -1,0 +1,366 @@
+//! Certificates, tokens, front proxies and impersonation.
+
+mod support;
+
+use std::sync::Arc;
+
+use auth::token::{Issuer, IssuerConfig, KeySet, SigningKey};
+use auth::{
+    AuthConfig, Authenticator, Authorizer, AuthorizerConfig, RequestHeaderConfig,
+    ServiceAccountConfig, bootstrap_policy, impersonation,
+};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair,
+};
+use rustls_pki_types::CertificateDer;
+use serde_json::{Value, json};
+use support::{Objects, user};
+
+const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+fn certificate(
+    authority: &CertifiedIssuer<'static, KeyPair>,
+    name: &str,
+    groups: &[&str],
+    usage: ExtendedKeyUsagePurpose,
+) -> CertificateDer<'static> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    // The builder keeps one value per type; the same type by its number makes room for another.
+    let types = [DnType::OrganizationName, DnType::CustomDnType(vec![2, 5, 4, 10])];
+    for (group, dn_type) in groups.iter().zip(types) {
+        params.distinguished_name.push(dn_type, *group);
+    }
+    params.extended_key_usages = vec![usage];
+    let key = KeyPair::generate().unwrap();
+    params.signed_by(&key, authority).unwrap().der().clone()
+}
+
+fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in pairs {
+        let name: HeaderName = name.parse().unwrap();
+        map.append(name, HeaderValue::from_str(value).unwrap());
+    }
+    map
+}
+
+fn bearer(token: &str) -> HeaderMap {
+    headers(&[("authorization", &format!("Bearer {token}"))])
+}
+
+#[test]
+fn a_certificate_names_user_and_group_only_when_the_right_authority_signed_it() {
+    let (clients, proxies, other) = (authority("a"), authority("b"), authority("c"));
+    let config = AuthConfig {
+        anonymous: true,
+        client_ca_pem: Some(clients.pem().into_bytes()),
+        request_header: Some(RequestHeaderConfig {
+            client_ca_pem: proxies.pem().into_bytes(),
+            allowed_names: vec!["front-proxy".into()],
+            username_headers: vec!["X-Remote-User".into()],
+            group_headers: vec!["X-Remote-Group".into()],
+            extra_header_prefixes: vec!["X-Remote-Extra-".into()],
+            ..RequestHeaderConfig::default()
+        }),
+        ..AuthConfig::default()
+    };
+    let authenticator = Authenticator::new(config, Arc::new(Objects::default())).unwrap();
+    let client = ExtendedKeyUsagePurpose::ClientAuth;
+    let none = HeaderMap::new();
+
+    let jane = certificate(&clients, "jane", &["dev", "ops"], client.clone());
+    for _ in 0..2 {
+        let found = authenticator.authenticate(&none, &[jane.clone()]).unwrap().unwrap();
+        assert_eq!(found.name, "jane");
+        assert_eq!(found.groups, ["dev", "ops", "system:authenticated"]);
+    }
+    let server = certificate(&clients, "jane", &[], ExtendedKeyUsagePurpose::ServerAuth);
+    let foreign = certificate(&other, "jane", &[], client.clone());
+    let nameless = certificate(&clients, "", &["system:masters"], client.clone());
+    for refused in [server, foreign, nameless] {
+        assert_eq!(authenticator.authenticate(&none, &[refused]).unwrap_err().code, 401);
+    }
+
+    let anonymous = authenticator.authenticate(&none, &[]).unwrap().unwrap();
+    assert_eq!(anonymous.name, "system:anonymous");
+
+    let remote = headers(&[
+        ("x-remote-user", "bob"),
+        ("x-remote-group", "one"),
+        ("x-remote-group", "two"),
+        ("x-remote-extra-acme.com%2fproject", "p"),
+    ]);
+    let proxy = certificate(&proxies, "front-proxy", &[], client.clone());
+    let found = authenticator.authenticate(&remote, &[proxy]).unwrap().unwrap();
+    assert_eq!((found.name.as_str(), found.groups.len()), ("bob", 3));
+    assert_eq!(found.extra["acme.com/project"], ["p"]);
+    // A client cannot pass itself off as a proxy, nor a proxy as a client.
+    let found = authenticator.authenticate(&remote, &[jane]).unwrap().unwrap();
+    assert_eq!(found.name, "jane");
+    for name in ["front-proxy", "stranger"] {
+        let proxy = certificate(&proxies, name, &["system:masters"], client.clone());
+        let headers = if name == "stranger" { &remote } else { &none };
+        assert_eq!(authenticator.authenticate(headers, &[proxy]).unwrap_err().code, 401);
+    }
+}
+
+fn signing_key() -> SigningKey {
+    SigningKey::from_pem(KeyPair::generate().unwrap().serialize_pem().as_bytes()).unwrap()
+}
+
+struct Tokens {
+    objects: Arc<Objects>,
+    issuer: Issuer,
+    authenticator: Authenticator,
+}
+
+fn tokens() -> Tokens {
+    let objects = Arc::new(Objects::default());
+    objects.put(json!({"kind": "ServiceAccount",
+        "metadata": {"name": "robot", "namespace": "ns", "uid": "sa-1"}}));
+    objects.put(json!({"kind": "Pod", "metadata": {"name": "p", "namespace": "ns", "uid": "pod-1"},
+        "spec": {"serviceAccountName": "robot", "nodeName": "n1"}}));
+    objects.put(json!({"kind": "Node", "metadata": {"name": "n1", "uid": "node-1"}}));
+    let signing_key = signing_key();
+    let mut keys = KeySet::default();
+    keys.add(signing_key.public().clone());
+    let issuer = Issuer::new(IssuerConfig {
+        issuer: ISSUER.into(),
+        signing_key,
+        keys: keys.clone(),
+        api_audiences: vec![],
+        max_seconds: 0,
+        extend_expiration: true,
+    });
+    let config = AuthConfig {
+        anonymous: true,
+        service_account: Some(ServiceAccountConfig {
+            keys,
+            issuers: vec![ISSUER.into()],
+            audiences: vec![],
+        }),
+        bootstrap_tokens: true,
+        ..AuthConfig::default()
+    };
+    let authenticator = Authenticator::new(config, objects.clone()).unwrap();
+    Tokens { objects, issuer, authenticator }
+}
+
+impl Tokens {
+    fn issue(&self, spec: Value, now: jiff::Timestamp) -> Result<Value, machinery::Status> {
+        let body = json!({"spec": spec});
+        self.issuer.token_request(&*self.objects, "ns", "robot", &body, now)
+    }
+
+    fn token(&self, spec: Value) -> String {
+        let answer = self.issue(spec, jiff::Timestamp::now()).unwrap();
+        answer["status"]["token"].as_str().unwrap().to_owned()
+    }
+}
+
+const FOR_POD: &str =
+    r#"{"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": "pod-1"}}"#;
+
+#[test]
+fn a_bound_token_lives_as_long_as_what_it_is_bound_to() {
+    let all = tokens();
+    let token = all.token(serde_json::from_str(FOR_POD).unwrap());
+    let found = all.authenticator.authenticate(&bearer(&token), &[]).unwrap().unwrap();
+    assert_eq!(found.name, "system:serviceaccount:ns:robot");
+    assert_eq!(found.uid, "sa-1");
+    assert!(found.in_group("system:serviceaccounts:ns") && found.in_group("system:authenticated"));
+    let extra = |key: &str| found.extra[&format!("authentication.kubernetes.io/{key}")][0].as_str();
+    assert_eq!((extra("pod-name"), extra("pod-uid")), ("p", "pod-1"));
+    assert_eq!((extra("node-name"), extra("node-uid")), ("n1", "node-1"));
+    assert!(extra("credential-id").starts_with("JTI="));
+    // In a WebSocket handshake it may come as a subprotocol.
+    let subprotocol = format!(
+        "base64url.bearer.authorization.k8s.io.{}, v5.channel.k8s.io",
+        URL_SAFE_NO_PAD.encode(&token)
+    );
+    let websocket = headers(&[("upgrade", "websocket"), ("sec-websocket-protocol", &subprotocol)]);
+    assert!(all.authenticator.authenticate(&websocket, &[]).unwrap().unwrap().uid == "sa-1");
+
+    let pod = json!({"kind": "Pod", "metadata": {"name": "p", "namespace": "ns", "uid": "pod-2"},
+        "spec": {"serviceAccountName": "robot"}});
+    all.objects.put(pod.clone());
+    assert_eq!(all.authenticator.authenticate(&bearer(&token), &[]).unwrap_err().code, 401);
+    all.objects.remove(&pod);
+    assert_eq!(all.authenticator.authenticate(&bearer(&token), &[]).unwrap_err().code, 401);
+}
+
+#[test]
+fn wrong_tokens_are_refused_and_never_anonymous() {
+    let all = tokens();
+    let good = all.token(json!({}));
+    let (head, signature) = good.rsplit_once('.').unwrap();
+    let (_, payload) = head.split_once('.').unwrap();
+    let unsigned = URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
+    let hmac = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#);
+    let past = all.issue(json!({}), "2020-01-01T00:00:00Z".parse().unwrap()).unwrap();
+    let other_key = Issuer::new(IssuerConfig {
+        issuer: ISSUER.into(),
+        signing_key: signing_key(),
+        keys: KeySet::default(),
+        api_audiences: vec![],
+        max_seconds: 0,
+        extend_expiration: false,
+    });
+    let forged = other_key
+        .token_request(&*all.objects, "ns", "robot", &json!({}), jiff::Timestamp::now())
+        .unwrap();
+    let text = |v: &Value| v["status"]["token"].as_str().unwrap().to_owned();
+    for token in [
+        format!("{unsigned}.{payload}."),
+        format!("{hmac}.{payload}.{signature}"),
+        format!("{head}.{}", URL_SAFE_NO_PAD.encode([0; 64])),
+        text(&past),
+        text(&forged),
+        all.token(json!({"audiences": ["elsewhere"]})),
+        "garbage".to_owned(),
+        "a.b.c".to_owned(),
+        "x".repeat(100_000),
+    ] {
+        let refused = all.authenticator.authenticate(&bearer(&token), &[]);
+        assert_eq!(refused.unwrap_err().code, 401, "{}", &token[..token.len().min(60)]);
+    }
+    assert!(all.authenticator.authenticate(&bearer(&good), &[]).unwrap().is_some());
+}
+
+#[test]
+fn token_requests_are_bounded_and_token_reviews_check_audiences() {
+    let all = tokens();
+    let now = jiff::Timestamp::now();
+    for (spec, code, text) in [
+        (json!({"expirationSeconds": 599}), 422, "less than 10 minutes"),
+        (json!({"expirationSeconds": 4294967297i64}), 422, "larger than 2^32"),
+        (json!({"boundObjectRef": {"kind": "Pod", "name": "gone"}}), 404, "not found"),
+        (json!({"boundObjectRef": {"kind": "Pod", "name": "p", "uid": "x"}}), 409, "UID"),
+        (json!({"boundObjectRef": {"kind": "Job", "name": "p"}}), 400, "cannot bind"),
+    ] {
+        let refusal = all.issue(spec, now).unwrap_err();
+        assert_eq!(refusal.code, code);
+        assert!(refusal.message.contains(text), "{}", refusal.message);
+    }
+    let answer = all.issue(json!({"expirationSeconds": 3607, "audiences": [ISSUER],
+        "boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p"}}), now).unwrap();
+    let token = answer["status"]["token"].as_str().unwrap();
+    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+    let claims: Value = serde_json::from_slice(&payload).unwrap();
+    assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 365 * 24 * 3600);
+    assert_eq!(claims["kubernetes.io"]["warnafter"], claims["iat"].as_i64().unwrap() + 3607);
+    assert_eq!(all.issuer.jwks()["keys"][0]["crv"], "P-256");
+    assert_eq!(all.issuer.discovery("https://x/openid/v1/jwks")["issuer"], ISSUER);
+
+    let token = all.token(json!({"audiences": ["vault", ISSUER]}));
+    let review = |audiences: Value| {
+        let body = json!({"spec": {"token": token, "audiences": audiences}});
+        auth::review::token_review(&all.authenticator, &body).unwrap()["status"].clone()
+    };
+    assert_eq!(review(json!([]))["authenticated"], true);
+    assert_eq!(review(json!(["vault", "x"]))["audiences"], json!(["vault"]));
+    assert_eq!(review(json!(["x"]))["authenticated"], Value::Null);
+}
+
+#[test]
+fn bootstrap_tokens_let_machines_ask_for_their_first_certificate() {
+    let all = tokens();
+    let secret = |fields: &[(&str, &str)]| {
+        let data: serde_json::Map<String, Value> = fields
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), STANDARD.encode(value).into()))
+            .collect();
+        json!({"kind": "Secret", "type": "bootstrap.kubernetes.io/token", "data": data,
+            "metadata": {"name": "bootstrap-token-abcdef", "namespace": "kube-system"}})
+    };
+    let token = bearer("abcdef.0123456789abcdef");
+    let base = [("token-id", "abcdef"), ("token-secret", "0123456789abcdef")];
+    let usage = ("usage-bootstrap-authentication", "true");
+    let with = |more: &[(&str, &str)]| {
+        all.objects.put(secret(&[&base[..], more].concat()));
+        all.authenticator.authenticate(&token, &[])
+    };
+    let groups = ("auth-extra-groups", "system:bootstrappers:workers");
+    let found = with(&[usage, groups, ("expiration", "2999-01-01T00:00:00Z")]).unwrap().unwrap();
+    assert_eq!(found.name, "system:bootstrap:abcdef");
+    assert_eq!(
+        found.groups,
+        ["system:bootstrappers", "system:bootstrappers:workers", "system:authenticated"]
+    );
+    assert!(with(&[]).is_err());
+    assert!(with(&[usage, ("expiration", "2020-01-01T00:00:00Z")]).is_err());
+    assert!(with(&[usage, ("auth-extra-groups", "system:masters")]).is_err());
+    with(&[usage]).unwrap().unwrap();
+    let wrong = bearer("abcdef.0123456789abcdeX");
+    assert!(all.authenticator.authenticate(&wrong, &[]).is_err());
+    let wrong = bearer("abcdef.0123456789abcde0");
+    assert!(all.authenticator.authenticate(&wrong, &[]).is_err());
+}
+
+#[test]
+fn impersonation_needs_permission_for_each_part() {
+    let objects = Arc::new(Objects::default());
+    bootstrap_policy().into_iter().for_each(|object| objects.put(object));
+    objects.put(json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": {"name": "actor"},
+        "rules": [{"verbs": ["impersonate"], "apiGroups": [""], "resources": ["users"],
+                   "resourceNames": ["jane"]}],
+    }));
+    objects.put(json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": "actor"}, "roleRef": {"kind": "ClusterRole", "name": "actor"},
+        "subjects": [{"kind": "User", "name": "bob"}],
+    }));
+    let config = AuthorizerConfig { node: true, rbac: true, always_allow: false };
+    let authorizer = Authorizer::new(config, objects);
+    let bob = user("bob", &["system:authenticated"]);
+    let act = |who: &machinery::UserInfo, pairs: &[(&str, &str)]| {
+        impersonation::impersonate(&authorizer, who, &headers(pairs))
+    };
+    assert_eq!(act(&bob, &[]).unwrap(), None);
+    let jane = act(&bob, &[("impersonate-user", "jane")]).unwrap().unwrap();
+    assert_eq!(jane.groups, ["system:authenticated"]);
+    let refusal = act(&bob, &[("impersonate-user", "jane"), ("impersonate-group", "ops")]);
+    assert_eq!(
+        refusal.unwrap_err().message,
+        "groups \"ops\" is forbidden: User \"bob\" cannot impersonate resource \"groups\" in API \
+         group \"\" at the cluster scope"
+    );
+    assert!(act(&bob, &[("impersonate-user", "root")]).is_err());
+    assert_eq!(act(&bob, &[("impersonate-group", "ops")]).unwrap_err().code, 500);
+    let admin = user("root", &["system:masters"]);
+    let robot = act(&admin, &[("impersonate-user", "system:serviceaccount:ns:robot"),
+        ("impersonate-extra-scopes", "view")]).unwrap().unwrap();
+    assert!(robot.in_group("system:serviceaccounts:ns"));
+    assert_eq!(robot.extra["scopes"], ["view"]);
+}
+
+#[test]
+fn keys_of_every_usual_form_sign_and_verify() {
+    assert!(SigningKey::from_pem(b"").is_err());
+    assert!(KeySet::from_pems([b"nothing".as_slice()]).is_err());
+    let pair = KeyPair::generate().unwrap();
+    let private = pair.serialize_pem();
+    let public = pair.public_key_pem();
+    let signing = SigningKey::from_pem(private.as_bytes()).unwrap();
+    for file in [private, public] {
+        let keys = KeySet::from_pems([file.as_bytes()]).unwrap();
+        let key = keys.candidates(Some(signing.public().id())).next().unwrap();
+        assert!(key.verifies("ES256", b"m", &signing.sign(b"m").unwrap()));
+        assert!(!key.verifies("RS256", b"m", &signing.sign(b"m").unwrap()));
+        assert!(!key.verifies("ES256", b"n", &signing.sign(b"m").unwrap()));
+    }
+}
