@@ -10,11 +10,14 @@ const NOT_CHECKED: [&str; 6] =
     ["apiVersion", "kind", "metadata", "status", "data", "managedFields"];
 
 /// Required by the schema and yet allowed to be empty.
-const MAY_BE_EMPTY: [(&str, &str); 4] = [
+const MAY_BE_EMPTY: [(&str, &str); 7] = [
     ("CSIStorageCapacity", "storageClassName"),
     ("ResourcePool", "name"),
     ("GRPCAction", "service"),
     ("RoleRef", "apiGroup"),
+    ("HTTPHeader", "value"),
+    ("Sysctl", "value"),
+    ("TokenRequest", "audience"),
 ];
 
 /// Kinds whose top level is all that there is, written by components rather than by people.
