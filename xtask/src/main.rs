@@ -13,11 +13,13 @@ mod process;
 mod progress;
 mod release;
 mod schema;
+mod supervise;
 mod test;
 mod tidy;
 mod up;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -61,10 +63,19 @@ enum Command {
     Schema,
 }
 
-fn main() -> anyhow::Result<()> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
     let paths = Paths::find()?;
-    match cli.command {
+    match command {
         Command::Up(args) => up::run(&paths, &args),
         Command::Down { data_dir, caches } => down::run(&paths, &data_dir, caches),
         Command::Test(args) => test::run(&paths, &args),
