@@ -1,0 +1,392 @@
+//! One pod's worker: looks, decides, acts, until there is nothing to do; then waits for a ring.
+//!
+//! The ways out are in `ending.rs`: a pod that is finished, deleted or gone.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use component::events::EventType;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use tokio::sync::{Notify, watch};
+
+use super::backoff::Delay;
+use super::plan::{self, Inputs, Plan};
+use super::start::{self, Failed};
+use super::{cleanup, sandbox, stop, words};
+use crate::node::Node;
+use crate::node::objects::Age;
+use crate::probes::Probes;
+use crate::runtime::observe::{self, State};
+use crate::runtime::watch::PodId;
+use crate::spec::containers;
+use crate::status::{self, View};
+use crate::volumes::{self, Mounted};
+
+/// Rounds of looking and acting in one go; more than that and other things get their turn.
+const ROUNDS: usize = 32;
+/// How soon something outside that failed (runtime, API server) is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+/// How soon a pod looks again whether the network is there.
+const NETWORK: Duration = Duration::from_secs(1);
+
+/// What the API says about a pod.
+#[derive(Clone, Debug)]
+pub enum Desired {
+    /// It is bound to this node; it may be on its way out (`deletionTimestamp`).
+    Present(Arc<Pod>),
+    /// It is not in the API (any more): stop it and remove every trace.
+    Gone,
+}
+
+/// Why the kubelet ended a pod.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// `status.reason`.
+    pub reason: &'static str,
+    /// `status.message`.
+    pub message: String,
+}
+
+/// See the module documentation.
+pub struct Worker {
+    pub(super) node: Arc<Node>,
+    pub(super) id: PodId,
+    pub(super) desired: watch::Receiver<Desired>,
+    pub(super) bell: Arc<Notify>,
+    pub(super) probes: Probes,
+    pub(super) delays: HashMap<String, Delay>,
+    /// Containers whose last start failed.
+    pub(super) failures: BTreeMap<String, Failed>,
+    sandbox_delay: Delay,
+    sandbox_retry: Option<Instant>,
+    /// Last words by container id; read once per container.
+    messages: HashMap<String, String>,
+    volumes: Option<HashMap<String, Mounted>>,
+    refresh_at: Instant,
+    network_complained: bool,
+    /// Everything is stopped and nothing will run again.
+    pub(super) over: bool,
+    pub(super) verdict: Option<Verdict>,
+}
+
+impl Worker {
+    /// A worker for the pod `id`.
+    pub fn new(node: Arc<Node>, id: PodId, desired: watch::Receiver<Desired>, bell: Arc<Notify>) -> Self {
+        let ring = bell.clone();
+        let probes = Probes::new(node.clone(), Arc::new(move || ring.notify_one()));
+        Self {
+            node,
+            id,
+            desired,
+            bell,
+            probes,
+            delays: HashMap::new(),
+            failures: BTreeMap::new(),
+            sandbox_delay: Delay::default(),
+            sandbox_retry: None,
+            messages: HashMap::new(),
+            volumes: None,
+            refresh_at: Instant::now(),
+            network_complained: false,
+            over: false,
+            verdict: None,
+        }
+    }
+
+    /// Runs until the pod is gone and every trace of it removed.
+    pub async fn run(mut self) {
+        loop {
+            let desired = self.desired.borrow_and_update().clone();
+            let wake_at = match desired {
+                Desired::Gone => match self.vanish().await {
+                    Ok(()) => return,
+                    Err(error) => {
+                        tracing::warn!(pod.uid = self.id.uid, pod.name = self.id.name, "removing the pod: {error:#}");
+                        Instant::now() + RETRY
+                    }
+                },
+                Desired::Present(pod) if self.is_ending(&pod) => self.end(&pod).await,
+                Desired::Present(pod) => {
+                    let mut news = self.desired.clone();
+                    // A deletion does not wait for a slow pull; the rest of a round is safe to
+                    // leave at any point, since the next one looks afresh.
+                    tokio::select! {
+                        wake_at = self.sync(&pod) => wake_at,
+                        _ = news.wait_for(|d| !matches!(d, Desired::Present(p) if p.metadata.deletion_timestamp.is_none())) => continue,
+                    }
+                }
+            };
+            let wake = tokio::time::sleep_until(wake_at.into());
+            tokio::select! {
+                () = self.bell.notified() => {}
+                _ = self.desired.changed() => {}
+                () = wake => {}
+            }
+        }
+    }
+
+    /// Brings a pod that should run closer to what it should be. Answers when to look again.
+    async fn sync(&mut self, pod: &Arc<Pod>) -> Instant {
+        let mut wake_at = Instant::now() + self.node.config.sync_frequency;
+        for _ in 0..ROUNDS {
+            let pod = &self.newest(pod);
+            let runtime = match observe::observe(&self.node.runtime, &self.id.uid).await {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    tracing::warn!(pod.name = self.id.name, "asking the runtime about the pod: {error}");
+                    return Instant::now() + RETRY;
+                }
+            };
+            self.listen(pod, &runtime);
+            let mut plan = self.plan(pod, &runtime);
+            self.hold_back(&mut plan);
+            if let Some(deadline) = self.deadline(pod) {
+                wake_at = wake_at.min(deadline);
+            }
+            if !self.report(pod, &runtime, &plan).await {
+                wake_at = wake_at.min(Instant::now() + RETRY);
+            }
+            if plan.finished || self.verdict.is_some() {
+                self.bell.notify_one();
+                self.over = true;
+                return wake_at;
+            }
+            wake_at = plan.wake_at.map_or(wake_at, |at| wake_at.min(at));
+            if plan.is_idle() {
+                if self.volumes.is_none() || Instant::now() >= self.refresh_at {
+                    // Adopted pods come here first; their volumes are refreshed, never remade.
+                    self.set_up_volumes(pod, &runtime, Age::Recent).await;
+                }
+                cleanup::prune(&self.node, &runtime).await;
+                let failed = self.failures.values().map(|f| f.retry_at);
+                return failed.chain([self.refresh_at]).fold(wake_at, Instant::min);
+            }
+            if let Some(at) = self.act(pod, &runtime, plan).await {
+                return wake_at.min(at);
+            }
+        }
+        Instant::now() + Duration::from_secs(1)
+    }
+
+    /// The newest copy of the pod: what this worker wrote itself is in it.
+    pub(super) fn newest(&self, pod: &Arc<Pod>) -> Arc<Pod> {
+        let newest = self.node.pods.get(&component::ObjectKey::of(&**pod));
+        newest.filter(|p| containers::uid(p) == self.id.uid).unwrap_or_else(|| pod.clone())
+    }
+
+    /// Takes up probes and last words of what runs or ended.
+    pub(super) fn listen(&mut self, pod: &Arc<Pod>, runtime: &observe::Pod) {
+        self.probes.reconcile(pod, runtime);
+        self.messages.retain(|id, _| runtime.containers.iter().any(|c| c.id == *id));
+        for container in runtime.containers.iter().filter(|c| c.state == State::Exited) {
+            if !self.messages.contains_key(&container.id) {
+                let text = words::of(container);
+                self.messages.insert(container.id.clone(), text);
+            }
+        }
+        let started = |name: &String| runtime.latest(name).is_some_and(|c| c.state == State::Running);
+        self.failures.retain(|name, _| !started(name));
+    }
+
+    fn plan(&self, pod: &Pod, runtime: &observe::Pod) -> Plan {
+        let health = self.probes.health();
+        plan::plan(Inputs {
+            pod,
+            runtime,
+            health: &health,
+            delays: &self.delays,
+            now: Timestamp::now(),
+            instant: Instant::now(),
+        })
+    }
+
+    /// Takes starts out of the plan that failed a moment ago.
+    fn hold_back(&self, plan: &mut Plan) {
+        let now = Instant::now();
+        plan.start.retain(|s| self.failures.get(&s.name).is_none_or(|f| f.retry_at <= now));
+        // Containers that wait for their failed start to be repeated say why.
+        for (name, failed) in &self.failures {
+            plan.waiting.entry(name.clone()).or_insert_with(|| failed.waiting.clone());
+        }
+        if self.sandbox_retry.is_some_and(|at| at > now) {
+            plan.new_sandbox = None;
+            plan.wake_at = self.sandbox_retry;
+        }
+    }
+
+    /// When `activeDeadlineSeconds` is over; passes the verdict when it is.
+    fn deadline(&mut self, pod: &Pod) -> Option<Instant> {
+        let seconds = containers::spec(pod).active_deadline_seconds?;
+        let start = pod.status.as_ref()?.start_time.as_ref()?.0;
+        let left = (start + SignedDuration::from_secs(seconds)).duration_since(Timestamp::now());
+        match Duration::try_from(left) {
+            Ok(left) if !left.is_zero() => Some(Instant::now() + left),
+            _ => {
+                let message = "Pod was active on the node longer than the specified deadline".to_owned();
+                self.node.event(pod, EventType::Normal, "DeadlineExceeded", message.clone());
+                self.verdict = Some(Verdict { reason: "DeadlineExceeded", message });
+                None
+            }
+        }
+    }
+
+    /// The pod's status as things are.
+    pub(super) fn status(&self, pod: &Pod, runtime: &observe::Pod, plan: &Plan) -> PodStatus {
+        status::build(&View {
+            pod,
+            runtime,
+            health: &self.probes.health(),
+            waiting: &plan.waiting,
+            messages: &self.messages,
+            runtime_name: &self.node.runtime_name,
+            host_ips: &self.node.facts.ips,
+            over: self.over,
+            verdict: self.verdict.as_ref().map(|v| (v.reason, v.message.as_str())),
+            now: Timestamp::now(),
+        })
+    }
+
+    /// Writes the status; false when it has to be tried again.
+    pub(super) async fn report(&self, pod: &Pod, runtime: &observe::Pod, plan: &Plan) -> bool {
+        for (name, why) in plan.waiting.iter().filter(|(_, why)| why.reason == "CrashLoopBackOff") {
+            self.crash_event(pod, name, why);
+        }
+        match self.node.writer.write(pod, &self.status(pod, runtime, plan)).await {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::warn!(pod.name = self.id.name, pod.namespace = self.id.namespace, "writing the pod's status: {error}");
+                false
+            }
+        }
+    }
+
+    fn crash_event(&self, pod: &Pod, name: &str, why: &plan::Waiting) {
+        let Some((kind, _)) = containers::find(pod, name) else { return };
+        tracing::debug!(pod.name = self.id.name, "{}", why.message);
+        let id = format!("{}_{}({})", self.id.name, self.id.namespace, self.id.uid);
+        let message = format!("Back-off restarting failed container {name} in pod {id}");
+        self.node.container_event(pod, (kind, name), EventType::Warning, "BackOff", message);
+    }
+
+    /// Does what the plan says. Answers with a time when nothing more can be done before it;
+    /// `None` means: look again at once. (Failed starts are held back by the next plan.)
+    async fn act(&mut self, pod: &Arc<Pod>, runtime: &observe::Pod, plan: Plan) -> Option<Instant> {
+        for kill in &plan.kill {
+            let Some(target) = runtime.containers.iter().find(|c| c.id == kill.id) else { continue };
+            let grace =
+                if kill.unhealthy { stop::grace_of_unhealthy(pod, &kill.name) } else { stop::grace_of(pod) };
+            let how = stop::How { grace, hook: true };
+            if let Err(error) = stop::container(&self.node, pod, runtime, target, how, &kill.message).await {
+                tracing::warn!(container.id = kill.id, "stopping the container: {error}");
+                return Some(Instant::now() + RETRY);
+            }
+        }
+        for id in &plan.remove {
+            let request = cri::pb::RemoveContainerRequest { container_id: id.clone() };
+            if let Err(error) = self.node.runtime.remove_container(request).await {
+                tracing::warn!(container.id = id, "removing a container that never started: {error}");
+            }
+        }
+        if plan.new_sandbox.is_none() && plan.start.is_empty() {
+            return None;
+        }
+        if let Some(at) = self.set_up_volumes(pod, runtime, Age::Fresh).await {
+            return Some(at);
+        }
+        if let Some(attempt) = plan.new_sandbox {
+            return self.new_sandbox(pod, runtime, attempt).await;
+        }
+        for start in &plan.start {
+            let volumes = self.volumes.clone().unwrap_or_default();
+            let context = start::Context { node: &self.node, pod, runtime, volumes: &volumes };
+            match start::start(context, start).await {
+                Ok(_) => {
+                    self.failures.remove(&start.name);
+                    self.delays.entry(start.name.clone()).or_default().bump(Instant::now());
+                }
+                Err(failed) => {
+                    tracing::info!(pod.name = self.id.name, container.name = start.name, "{}: {}", failed.waiting.reason, failed.waiting.message);
+                    if failed.waiting.reason == "RunContainerError" || failed.waiting.reason == "PostStartHookError" {
+                        // It was made and ended: the next try follows the crash loop's delays.
+                        self.delays.entry(start.name.clone()).or_default().bump(Instant::now());
+                    }
+                    self.failures.insert(start.name.clone(), failed);
+                }
+            }
+        }
+        None
+    }
+
+    /// Makes or refreshes the volumes; a time when they have to be tried again.
+    async fn set_up_volumes(&mut self, pod: &Arc<Pod>, runtime: &observe::Pod, age: Age) -> Option<Instant> {
+        let fresh_enough = self.volumes.is_some() && Instant::now() < self.refresh_at;
+        if fresh_enough && age == Age::Recent {
+            return None;
+        }
+        let own = runtime.sandbox().map(|s| s.ips.clone()).unwrap_or_default();
+        let pod_ips = if containers::host_network(pod) { self.node.facts.ips.clone() } else { own };
+        let context = volumes::Context { node: &self.node, pod, pod_ips: &pod_ips, age };
+        match volumes::set_up(context).await {
+            Ok(volumes) => {
+                self.volumes = Some(volumes);
+                self.refresh_at = Instant::now() + self.node.config.sync_frequency;
+                None
+            }
+            Err(failure) => {
+                let message = format!("MountVolume.SetUp failed for volume \"{}\" : {}", failure.volume, failure.message);
+                self.node.event(pod, EventType::Warning, "FailedMount", message);
+                if age == Age::Fresh {
+                    self.volumes = None;
+                }
+                self.refresh_at = Instant::now() + RETRY;
+                Some(self.refresh_at)
+            }
+        }
+    }
+
+    async fn new_sandbox(&mut self, pod: &Arc<Pod>, runtime: &observe::Pod, attempt: u32) -> Option<Instant> {
+        if !containers::host_network(pod) && let Some(why) = self.no_network().await {
+            if !self.network_complained {
+                self.node.event(pod, EventType::Warning, "NetworkNotReady", format!("network is not ready: {why}"));
+            }
+            self.network_complained = true;
+            return Some(Instant::now() + NETWORK);
+        }
+        self.network_complained = false;
+        if !runtime.is_stopped() {
+            let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
+            self.node.event(pod, EventType::Normal, "SandboxChanged", message);
+        }
+        let how = stop::How { grace: stop::grace_of(pod), hook: true };
+        if let Err(error) = stop::pod(&self.node, pod, runtime, how).await {
+            tracing::warn!(pod.name = self.id.name, "stopping what is left of the pod: {error}");
+            return Some(Instant::now() + RETRY);
+        }
+        match sandbox::create(&self.node, pod, attempt).await {
+            Ok(_) => {
+                self.sandbox_retry = None;
+                self.sandbox_delay = Delay::default();
+                None
+            }
+            Err(why) => {
+                let message = format!("Failed to create pod sandbox: {why}");
+                self.node.event(pod, EventType::Warning, "FailedCreatePodSandBox", message);
+                let now = Instant::now();
+                self.sandbox_delay.bump(now);
+                // A third of the containers' back-off: 3 s, 6 s, … 100 s.
+                self.sandbox_retry = Some(now + self.sandbox_delay.after(now) / 3);
+                self.sandbox_retry
+            }
+        }
+    }
+
+    /// Why the runtime's network is not ready, if it is not.
+    async fn no_network(&self) -> Option<String> {
+        let answer = self.node.runtime.status(cri::pb::StatusRequest { verbose: false }).await.ok()?;
+        let conditions = answer.status.map(|s| s.conditions).unwrap_or_default();
+        let network = conditions.into_iter().find(|c| c.r#type == "NetworkReady" && !c.status)?;
+        Some(format!("{}: {}", network.reason, network.message))
+    }
+}
