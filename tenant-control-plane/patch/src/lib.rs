@@ -1,8 +1,9 @@
-//! What a PATCH request does to an object: RFC 6902, RFC 7396, and Kubernetes' strategic merge.
+//! What a PATCH request does to an object: RFC 6902, RFC 7396, Kubernetes' strategic merge, and
+//! server-side apply.
 //!
 //! ```text
 //!  current object ─┐
-//!                  ├─► json_patch / merge_patch / strategic_merge ─► new object ─► defaults, validate
+//!                  ├─► json_patch / merge_patch / strategic_merge / apply ─► new object ─► defaults, validate
 //!  patch body ─────┘
 //! ```
 //!
@@ -11,6 +12,7 @@
 //! nothing; the result is bounded in size and depth whatever the patch says, so a small patch cannot
 //! make a large object. The caller goes on with the schema's checks on the result.
 
+pub mod apply;
 mod json;
 mod merge;
 pub mod strategic;
