@@ -73,9 +73,7 @@ impl Attributes<'_> {
 
     /// True when the request is for this subresource.
     pub(crate) fn is_sub(&self, group: &str, resource: &str, subresource: &str) -> bool {
-        self.gvr.group == group
-            && self.gvr.resource == resource
-            && self.subresource == subresource
+        self.gvr.group == group && self.gvr.resource == resource && self.subresource == subresource
     }
 
     /// The resource without its version.

@@ -55,9 +55,7 @@ impl Chain {
         }
         let has = |list: &[String], name: &str| list.iter().any(|item| item == name);
         let plugins = plugins::all()
-            .filter(|(name, default, _)| {
-                has(enable, name) || (*default && !has(disable, name))
-            })
+            .filter(|(name, default, _)| has(enable, name) || (*default && !has(disable, name)))
             .map(|(_, _, make)| make())
             .collect();
         Ok(Self { plugins, context: Context { source, access } })

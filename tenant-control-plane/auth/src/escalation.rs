@@ -75,9 +75,8 @@ fn check_binding(
     new: &Value,
     name: &str,
 ) -> Result<(), Status> {
-    let unchanged = old.is_some_and(|old| {
-        old["roleRef"] == new["roleRef"] && old["subjects"] == new["subjects"]
-    });
+    let unchanged = old
+        .is_some_and(|old| old["roleRef"] == new["roleRef"] && old["subjects"] == new["subjects"]);
     if unchanged {
         return Ok(());
     }

@@ -55,8 +55,8 @@ impl Impersonation {
 
     /// Every permission that acting so needs.
     pub fn checks(&self) -> Vec<RequestInfo> {
-        let check = |group: &str, resource: &str, subresource: &str, ns: &str, name: &str| {
-            RequestInfo {
+        let check =
+            |group: &str, resource: &str, subresource: &str, ns: &str, name: &str| RequestInfo {
                 is_resource_request: true,
                 verb: "impersonate".into(),
                 group: group.into(),
@@ -66,8 +66,7 @@ impl Impersonation {
                 subresource: subresource.into(),
                 name: name.into(),
                 ..RequestInfo::default()
-            }
-        };
+            };
         let user = &self.user;
         let mut checks = vec![match user.service_account() {
             Some((namespace, name)) => check("", "serviceaccounts", "", namespace, name),

@@ -63,14 +63,22 @@ pub fn local_subject_access_review(
     let attributes = &body["spec"]["resourceAttributes"];
     if !body["spec"]["nonResourceAttributes"].is_null() {
         let field = "spec.nonResourceAttributes";
-        return Err(invalid(kind, field, "FieldValueForbidden", "Forbidden: disallowed on this kind of request"));
+        return Err(invalid(
+            kind,
+            field,
+            "FieldValueForbidden",
+            "Forbidden: disallowed on this kind of request",
+        ));
     }
     if attributes["namespace"].as_str().unwrap_or_default() != namespace {
-        let message = format!(
-            "Invalid value: {}: must match metadata.namespace",
-            attributes["namespace"]
-        );
-        return Err(invalid(kind, "spec.resourceAttributes.namespace", "FieldValueInvalid", &message));
+        let message =
+            format!("Invalid value: {}: must match metadata.namespace", attributes["namespace"]);
+        return Err(invalid(
+            kind,
+            "spec.resourceAttributes.namespace",
+            "FieldValueInvalid",
+            &message,
+        ));
     }
     let subject = subject(&body["spec"], kind)?;
     review(authorizer, &subject, body, kind)
@@ -206,8 +214,7 @@ fn selector(attributes: &Value) -> String {
 }
 
 fn invalid(kind: &str, field: &str, reason: &str, message: &str) -> Status {
-    let cause =
-        Cause { reason: reason.into(), message: message.into(), field: field.to_owned() };
+    let cause = Cause { reason: reason.into(), message: message.into(), field: field.to_owned() };
     Status::invalid(GROUP, kind, "", vec![cause])
 }
 

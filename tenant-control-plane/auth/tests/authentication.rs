@@ -130,7 +130,8 @@ fn tokens() -> Tokens {
     let objects = Arc::new(Objects::default());
     objects.put(json!({"kind": "ServiceAccount",
         "metadata": {"name": "robot", "namespace": "ns", "uid": "sa-1"}}));
-    objects.put(json!({"kind": "Pod", "metadata": {"name": "p", "namespace": "ns", "uid": "pod-1"},
+    objects
+        .put(json!({"kind": "Pod", "metadata": {"name": "p", "namespace": "ns", "uid": "pod-1"},
         "spec": {"serviceAccountName": "robot", "nodeName": "n1"}}));
     objects.put(json!({"kind": "Node", "metadata": {"name": "n1", "uid": "node-1"}}));
     let signing_key = signing_key();
@@ -254,8 +255,13 @@ fn token_requests_are_bounded_and_token_reviews_check_audiences() {
         assert_eq!(refusal.code, code);
         assert!(refusal.message.contains(text), "{}", refusal.message);
     }
-    let answer = all.issue(json!({"expirationSeconds": 3607, "audiences": [ISSUER],
-        "boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p"}}), now).unwrap();
+    let answer = all
+        .issue(
+            json!({"expirationSeconds": 3607, "audiences": [ISSUER],
+        "boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p"}}),
+            now,
+        )
+        .unwrap();
     let token = answer["status"]["token"].as_str().unwrap();
     let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
     let claims: Value = serde_json::from_slice(&payload).unwrap();
@@ -342,8 +348,15 @@ fn impersonation_needs_permission_for_each_part() {
     assert!(act(&bob, &[("impersonate-user", "root")]).is_err());
     assert_eq!(act(&bob, &[("impersonate-group", "ops")]).unwrap_err().code, 500);
     let admin = user("root", &["system:masters"]);
-    let robot = act(&admin, &[("impersonate-user", "system:serviceaccount:ns:robot"),
-        ("impersonate-extra-scopes", "view")]).unwrap().unwrap();
+    let robot = act(
+        &admin,
+        &[
+            ("impersonate-user", "system:serviceaccount:ns:robot"),
+            ("impersonate-extra-scopes", "view"),
+        ],
+    )
+    .unwrap()
+    .unwrap();
     assert!(robot.in_group("system:serviceaccounts:ns"));
     assert_eq!(robot.extra["scopes"], ["view"]);
 }

@@ -123,7 +123,11 @@ fn names_subresource_wildcards_and_service_accounts_are_matched() {
         assert!(authorizer.authorize(who, &path("get", "/logs/kubelet.log")).is_allowed());
         assert!(!authorizer.authorize(who, &path("get", "/logs")).is_allowed());
     }
-    assert!(!authorizer.authorize(&user("robot", &[]), &request("get|core|configmaps|x|one")).is_allowed());
+    assert!(
+        !authorizer
+            .authorize(&user("robot", &[]), &request("get|core|configmaps|x|one"))
+            .is_allowed()
+    );
 }
 
 #[test]
@@ -216,8 +220,10 @@ fn nobody_grants_what_he_does_not_hold() {
          held:\n{APIGroups:[\"\"], Resources:[\"nodes\"], Verbs:[\"*\"]}\n{APIGroups:[\"\"], \
          Resources:[\"nodes\"], Verbs:[\"get\"]}"
     );
-    let bind = |role: &str| json!({"metadata": {"name": "b"}, "roleRef": {
-        "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}});
+    let bind = |role: &str| {
+        json!({"metadata": {"name": "b"}, "roleRef": {
+        "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}})
+    };
     let create = "create|rbac.authorization.k8s.io|rolebindings|team|";
     assert!(check(create, bind("view")).is_ok());
     assert_eq!(check(create, bind("cluster-admin")).unwrap_err().code, 403);

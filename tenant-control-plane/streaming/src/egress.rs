@@ -83,7 +83,8 @@ pub fn dialer(text: &str, egress_type: &str) -> anyhow::Result<Dialer> {
         }
         ("HTTPConnect", Some(Transport { uds: None, tcp: Some(tcp) })) => {
             let address = tcp.url.strip_prefix("http://").filter(|_| tcp.tls_config.is_none());
-            let address = address.context("transport.tcp: only http:// without TLS is supported")?;
+            let address =
+                address.context("transport.tcp: only http:// without TLS is supported")?;
             Ok(Dialer::HttpConnectTcp { address: address.trim_end_matches('/').to_owned() })
         }
         ("HTTPConnect", _) => bail!("connection.transport needs exactly one of tcp and uds"),

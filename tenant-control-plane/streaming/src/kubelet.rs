@@ -53,9 +53,9 @@ pub fn container(pod: &Value, query: &str) -> Result<String, Status> {
     let asked = parameters(query).find(|(key, value)| key == "container" && !value.is_empty());
     match (asked, main.as_slice()) {
         (Some((_, name)), _) if all.contains(&name.as_str()) => Ok(name),
-        (Some((_, name)), _) => Err(Status::bad_request(format!(
-            "container {name} is not valid for pod {pod_name}"
-        ))),
+        (Some((_, name)), _) => {
+            Err(Status::bad_request(format!("container {name} is not valid for pod {pod_name}")))
+        }
         (None, [one]) => Ok((*one).to_owned()),
         (None, []) => Err(Status::bad_request(format!(
             "a container name must be specified for pod {pod_name}"
@@ -241,7 +241,10 @@ mod tests {
     #[test]
     fn logs_pass_only_what_the_kubelet_knows() {
         let query = "follow=true&tailLines=5&container=c&pretty=1&previous=false";
-        assert_eq!(log_path("ns", "p", "c", query), "/containerLogs/ns/p/c?follow=true&tailLines=5");
+        assert_eq!(
+            log_path("ns", "p", "c", query),
+            "/containerLogs/ns/p/c?follow=true&tailLines=5"
+        );
     }
 
     #[test]

@@ -46,7 +46,9 @@ impl NodeClient {
         let connecting = tokio_rustls::TlsConnector::from(config).connect(name, stream);
         let stream = tokio::time::timeout(crate::dial::DIAL_TIMEOUT, connecting)
             .await
-            .map_err(|_| std::io::Error::new(std::io::ErrorKind::TimedOut, "TLS handshake timeout"))?
+            .map_err(|_| {
+                std::io::Error::new(std::io::ErrorKind::TimedOut, "TLS handshake timeout")
+            })?
             .map_err(|e| std::io::Error::new(e.kind(), format!("tls: {e}")))?;
         Ok(Box::new(stream))
     }

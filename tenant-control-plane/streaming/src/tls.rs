@@ -47,8 +47,7 @@ pub fn kubelet_config(files: &KubeletTls) -> anyhow::Result<Arc<ClientConfig>> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&files.client_certificate_pem)
         .collect::<Result<_, _>>()
         .context("kubelet-client-certificate")?;
-    let key =
-        PrivateKeyDer::from_pem_slice(&files.client_key_pem).context("kubelet-client-key")?;
+    let key = PrivateKeyDer::from_pem_slice(&files.client_key_pem).context("kubelet-client-key")?;
     let config = builder.with_client_auth_cert(chain, key).context("kubelet-client-certificate")?;
     Ok(Arc::new(config))
 }

@@ -63,7 +63,8 @@ pub(crate) fn accept(headers: &HeaderMap, subprotocol: &str) -> Result<Response<
     out.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     out.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     let value = |text: &str| {
-        HeaderValue::from_str(text).map_err(|_| Status::bad_request("malformed WebSocket handshake"))
+        HeaderValue::from_str(text)
+            .map_err(|_| Status::bad_request("malformed WebSocket handshake"))
     };
     out.insert(header::SEC_WEBSOCKET_ACCEPT, value(&derive_accept_key(key))?);
     if !subprotocol.is_empty() {

@@ -114,7 +114,8 @@ impl Plugin for CertificateSubjectRestriction {
             return Err(attributes.forbidden(object, "could not parse CSR: not a PKCS#10 request"));
         };
         if subject.organizations.iter().any(|o| o == "system:masters") {
-            let why = format!("use of {CLIENT_SIGNER} signer with system:masters group is not allowed");
+            let why =
+                format!("use of {CLIENT_SIGNER} signer with system:masters group is not allowed");
             return Err(attributes.forbidden(object, &why));
         }
         Ok(())

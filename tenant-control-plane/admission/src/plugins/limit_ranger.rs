@@ -59,7 +59,8 @@ impl Plugin for LimitRanger {
             return Ok(());
         }
         for range in ranges(context, attributes) {
-            let faults = if pod { pod_faults(&range, object) } else { claim_faults(&range, object) };
+            let faults =
+                if pod { pod_faults(&range, object) } else { claim_faults(&range, object) };
             let why = match faults.as_slice() {
                 [] => continue,
                 [one] => one.clone(),

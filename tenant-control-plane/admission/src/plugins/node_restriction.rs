@@ -178,14 +178,12 @@ impl Asked<'_> {
         };
         let (expected, got) = (text(&owner["uid"]), text(&stored["metadata"]["uid"]));
         if expected != got {
-            return self.refuse(&format!(
-                "node {node} UID mismatch: expected {expected} got {got}"
-            ));
+            return self
+                .refuse(&format!("node {node} UID mismatch: expected {expected} got {got}"));
         }
         match api_reference(&pod["spec"]) {
-            Some(resource) => self.refuse(&format!(
-                "node \"{node}\" can not create pods that reference {resource}"
-            )),
+            Some(resource) => self
+                .refuse(&format!("node \"{node}\" can not create pods that reference {resource}")),
             None => Ok(()),
         }
     }
@@ -257,9 +255,8 @@ impl Asked<'_> {
                     ),
                 ] {
                     if !same(old, new) {
-                        return self.refuse(&format!(
-                            "node \"{node}\" is not allowed to modify {field}"
-                        ));
+                        return self
+                            .refuse(&format!("node \"{node}\" is not allowed to modify {field}"));
                     }
                 }
                 match labels.is_empty() {
@@ -321,7 +318,8 @@ impl Asked<'_> {
             ));
         }
         if !self.is_here(&pod) {
-            return self.refuse("node requested token bound to a pod scheduled on a different node");
+            return self
+                .refuse("node requested token bound to a pod scheduled on a different node");
         }
         self.audience(spec, &pod)
     }
@@ -404,7 +402,8 @@ impl Asked<'_> {
 
     fn csr(&self) -> Result<(), Status> {
         let csr = self.object();
-        let for_nodes = ["kubernetes.io/kubelet-serving", "kubernetes.io/kube-apiserver-client-kubelet"];
+        let for_nodes =
+            ["kubernetes.io/kubelet-serving", "kubernetes.io/kube-apiserver-client-kubelet"];
         let creates = self.attributes.operation() == Operation::Create;
         if !creates || !for_nodes.contains(&text(&csr["spec"]["signerName"])) {
             return Ok(());
@@ -467,9 +466,8 @@ fn api_reference(spec: &Value) -> Option<&'static str> {
                 || items(&c["envFrom"]).any(|e| !e[whole].is_null())
         })
     };
-    let volume = |key: &str| {
-        volumes().any(|v| !v[key].is_null()) || sources().any(|s| !s[key].is_null())
-    };
+    let volume =
+        |key: &str| volumes().any(|v| !v[key].is_null()) || sources().any(|s| !s[key].is_null());
     let checks = [
         (
             "secrets",
@@ -481,7 +479,10 @@ fn api_reference(spec: &Value) -> Option<&'static str> {
         ("serviceaccounts", volume("serviceAccountToken")),
         ("clustertrustbundles", volume("clusterTrustBundle")),
         ("persistentvolumeclaims", volume("persistentVolumeClaim") || volume("ephemeral")),
-        ("resourceclaims", spec["resourceClaims"] != json!([]) && !spec["resourceClaims"].is_null()),
+        (
+            "resourceclaims",
+            spec["resourceClaims"] != json!([]) && !spec["resourceClaims"].is_null(),
+        ),
     ];
     checks.into_iter().find_map(|(resource, found)| found.then_some(resource))
 }

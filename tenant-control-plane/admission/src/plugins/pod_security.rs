@@ -62,8 +62,8 @@ impl Plugin for PodSecurity {
         if attributes.is("", "namespaces") {
             return namespace(context, attributes, object, warnings);
         }
-        let is_pod = attributes.is("", "pods")
-            || attributes.is_sub("", "pods", "ephemeralcontainers");
+        let is_pod =
+            attributes.is("", "pods") || attributes.is_sub("", "pods", "ephemeralcontainers");
         let template = (!is_pod && attributes.subresource.is_empty())
             .then(|| pod_template(attributes, object))
             .flatten();
@@ -166,7 +166,8 @@ fn label_faults(namespace: &Value, old: Option<&Value>) -> Vec<Cause> {
             let label = &namespace["metadata"]["labels"][&key];
             let Some(value) = label.as_str() else { continue };
             let kept = old.is_some_and(|old| old["metadata"]["labels"][&key] == *label);
-            let good = if is_version { is_known_version(value) } else { Level::parse(value).is_some() };
+            let good =
+                if is_version { is_known_version(value) } else { Level::parse(value).is_some() };
             if kept || good {
                 continue;
             }

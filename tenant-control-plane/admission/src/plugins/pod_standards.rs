@@ -99,7 +99,7 @@ fn named(bad: &[&str]) -> String {
 }
 
 /// Names of the containers for which the test is true.
-fn bad_containers<'a>(pod: &'a Value, test: impl Fn(&Value) -> bool) -> Vec<&'a str> {
+fn bad_containers(pod: &Value, test: impl Fn(&Value) -> bool) -> Vec<&str> {
     containers(pod).filter(|c| test(c)).map(|c| text(&c["name"])).collect()
 }
 
@@ -113,9 +113,8 @@ fn setters(pod_did: bool, bad: &[&str]) -> Option<String> {
 }
 
 fn apparmor(pod: &Value) -> Option<Fault> {
-    let allowed = |profile: &Value| {
-        matches!(text(&profile["type"]), "" | "RuntimeDefault" | "Localhost")
-    };
+    let allowed =
+        |profile: &Value| matches!(text(&profile["type"]), "" | "RuntimeDefault" | "Localhost");
     let mut values = BTreeSet::new();
     let mut note = |profile: &Value| {
         if !allowed(profile) {
@@ -190,8 +189,10 @@ fn restricted_capabilities(pod: &Value) -> Option<Fault> {
     let (adds, found) = added_beyond(pod, &["NET_BIND_SERVICE"]);
     let mut details = Vec::new();
     if !keeps.is_empty() {
-        details
-            .push(format!("{} must set securityContext.capabilities.drop=[\"ALL\"]", named(&keeps)));
+        details.push(format!(
+            "{} must set securityContext.capabilities.drop=[\"ALL\"]",
+            named(&keeps)
+        ));
     }
     if !adds.is_empty() {
         details.push(format!(
@@ -310,7 +311,8 @@ fn selinux(pod: &Value) -> Option<Fault> {
             what.push(shown.to_owned());
         }
     }
-    let details = format!("{who} set forbidden securityContext.seLinuxOptions: {}", what.join("; "));
+    let details =
+        format!("{who} set forbidden securityContext.seLinuxOptions: {}", what.join("; "));
     Some(("seLinuxOptions", details))
 }
 

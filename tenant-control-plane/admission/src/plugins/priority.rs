@@ -65,11 +65,7 @@ impl Plugin for Priority {
     }
 }
 
-fn fill_in(
-    context: &Context,
-    attributes: &Attributes<'_>,
-    pod: &mut Value,
-) -> Result<(), Status> {
+fn fill_in(context: &Context, attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {
     let name = text(&pod["spec"]["priorityClassName"]).to_owned();
     let resource = GroupResource::new(GROUP, "priorityclasses");
     let (class_name, value, policy) = match name.as_str() {

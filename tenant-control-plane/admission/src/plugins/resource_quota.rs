@@ -234,27 +234,23 @@ fn in_scope(resource: &GroupResource, quota: &Value, object: &Value) -> bool {
 fn holds(scope: &str, pod: &Value) -> bool {
     let spec = &pod["spec"];
     let terminating = spec["activeDeadlineSeconds"].as_i64().is_some_and(|s| s >= 0);
-    let best_effort = || {
-        pod_amounts(pod, "requests").is_empty() && pod_amounts(pod, "limits").is_empty()
-    };
+    let best_effort =
+        || pod_amounts(pod, "requests").is_empty() && pod_amounts(pod, "limits").is_empty();
     match scope {
         "Terminating" => terminating,
         "NotTerminating" => !terminating,
         "BestEffort" => best_effort(),
         "NotBestEffort" => !best_effort(),
         "PriorityClass" => !text(&spec["priorityClassName"]).is_empty(),
-        "CrossNamespacePodAffinity" => {
-            ["podAffinity", "podAntiAffinity"].into_iter().any(|kind| {
-                let affinity = &spec["affinity"][kind];
-                let required = items(&affinity["requiredDuringSchedulingIgnoredDuringExecution"]);
-                let preferred = items(&affinity["preferredDuringSchedulingIgnoredDuringExecution"])
-                    .map(|term| &term["podAffinityTerm"]);
-                required.chain(preferred).any(|term| {
-                    items(&term["namespaces"]).next().is_some()
-                        || !term["namespaceSelector"].is_null()
-                })
+        "CrossNamespacePodAffinity" => ["podAffinity", "podAntiAffinity"].into_iter().any(|kind| {
+            let affinity = &spec["affinity"][kind];
+            let required = items(&affinity["requiredDuringSchedulingIgnoredDuringExecution"]);
+            let preferred = items(&affinity["preferredDuringSchedulingIgnoredDuringExecution"])
+                .map(|term| &term["podAffinityTerm"]);
+            required.chain(preferred).any(|term| {
+                items(&term["namespaces"]).next().is_some() || !term["namespaceSelector"].is_null()
             })
-        }
+        }),
         _ => false,
     }
 }

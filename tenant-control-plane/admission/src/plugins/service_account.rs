@@ -44,10 +44,8 @@ impl Plugin for ServiceAccount {
             mount_token(pod);
         }
         let has_pull_secrets = items(&pod["spec"]["imagePullSecrets"]).next().is_some();
-        if !has_pull_secrets && let Some(secrets) = account["imagePullSecrets"].as_array() {
-            if !secrets.is_empty() {
-                pod["spec"]["imagePullSecrets"] = secrets.clone().into();
-            }
+        if !has_pull_secrets && items(&account["imagePullSecrets"]).next().is_some() {
+            pod["spec"]["imagePullSecrets"] = account["imagePullSecrets"].clone();
         }
         Ok(())
     }
@@ -76,9 +74,7 @@ impl Plugin for ServiceAccount {
                 .flat_map(|v| items(&v["projected"]["sources"]))
                 .any(|source| !source["serviceAccountToken"].is_null());
             if projects_token {
-                return refuse(
-                    "a mirror pod may not use ServiceAccountToken volume projections",
-                );
+                return refuse("a mirror pod may not use ServiceAccountToken volume projections");
             }
             return Ok(());
         }
@@ -99,10 +95,8 @@ fn account(
     let (namespace, name) = (attributes.namespace, text(&pod["spec"]["serviceAccountName"]));
     context.core("serviceaccounts", namespace, name).ok_or_else(|| {
         let missing = Status::not_found(&GroupResource::new("", "serviceaccount"), name);
-        let why = format!(
-            "error looking up service account {namespace}/{name}: {}",
-            missing.message
-        );
+        let why =
+            format!("error looking up service account {namespace}/{name}: {}", missing.message);
         attributes.forbidden(Some(pod), &why)
     })
 }
@@ -201,8 +195,7 @@ fn unlisted_secret(account: &Value, spec: &Value) -> Option<String> {
     items(&spec["imagePullSecrets"]).enumerate().find_map(|(at, secret)| {
         let secret = text(&secret["name"]);
         let known = items(&account["imagePullSecrets"]).any(|s| text(&s["name"]) == secret);
-        (!known).then(|| {
-            format!("imagePullSecrets[{at}].name=\"{secret}\" {because} imagePullSecret")
-        })
+        (!known)
+            .then(|| format!("imagePullSecrets[{at}].name=\"{secret}\" {because} imagePullSecret"))
     })
 }

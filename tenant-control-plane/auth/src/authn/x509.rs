@@ -46,12 +46,15 @@ impl ClientAuthority {
     }
 }
 
+/// A user, and when his certificate ends (Unix seconds).
+type Verified = (Arc<UserInfo>, i64);
+
 /// Users named by certificates of the cluster's client authority.
 pub(super) struct ClientCertificates {
     authority: ClientAuthority,
-    /// SHA-256 of the leaf → user and end of validity (Unix seconds). Verifying costs two
-    /// signature checks; a client sends the same certificate with every request.
-    verified: Mutex<HashMap<[u8; 32], (Arc<UserInfo>, i64)>>,
+    /// By SHA-256 of the leaf. Verifying costs two signature checks; a client sends the same
+    /// certificate with every request.
+    verified: Mutex<HashMap<[u8; 32], Verified>>,
 }
 
 impl ClientCertificates {
@@ -92,17 +95,15 @@ pub(super) fn subject(leaf: &CertificateDer<'_>) -> anyhow::Result<(UserInfo, i6
         .and_then(|cn| cn.as_str().ok())
         .filter(|cn| !cn.is_empty());
     let Some(name) = name else { bail!("the subject has no common name") };
-    let groups = subject
-        .iter_organization()
-        .filter_map(|o| o.as_str().ok())
-        .map(str::to_owned)
-        .collect();
+    let groups =
+        subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
     let fingerprint: String =
         Sha256::digest(leaf).iter().map(|byte| format!("{byte:02x}")).collect();
     let extra = [(
         "authentication.kubernetes.io/credential-id".to_owned(),
         vec![format!("X509SHA256={fingerprint}")],
     )];
-    let user = UserInfo { name: name.to_owned(), groups, extra: extra.into(), ..Default::default() };
+    let user =
+        UserInfo { name: name.to_owned(), groups, extra: extra.into(), ..Default::default() };
     Ok((user, certificate.validity().not_after.timestamp()))
 }

@@ -123,10 +123,8 @@ impl NodeAuthorizer {
                     ),
                 }
             }
-            _ => no(
-                "only the following verbs are allowed for a ResourceSlice: get, watch, list, \
-                 create, update, patch, delete, deletecollection",
-            ),
+            _ => no("only the following verbs are allowed for a ResourceSlice: get, watch, list, \
+                 create, update, patch, delete, deletecollection"),
         }
     }
 
@@ -157,9 +155,7 @@ impl NodeAuthorizer {
         let source = &*self.source;
         match references::reach(source, what, &request.namespace, &request.name, node) {
             true => yes(),
-            false => {
-                no(&format!("no relationship found between node '{node}' and this object"))
-            }
+            false => no(&format!("no relationship found between node '{node}' and this object")),
         }
     }
 }
@@ -170,9 +166,7 @@ fn own_node(node: &str, request: &RequestInfo) -> Decision {
         ("", "get" | "list" | "watch") => match request.name.as_str() {
             name if name == node => yes(),
             "" => no(&format!("node '{node}' cannot read all nodes, only its own Node object")),
-            other => {
-                no(&format!("node '{node}' cannot read '{other}', only its own Node object"))
-            }
+            other => no(&format!("node '{node}' cannot read '{other}', only its own Node object")),
         },
         _ => no(""),
     }
@@ -184,7 +178,9 @@ fn lease(node: &str, request: &RequestInfo) -> Decision {
         return no("can only get, create, update, patch, or delete a node lease");
     }
     if request.namespace != LEASE_NAMESPACE {
-        return no(&format!("can only access leases in the \"{LEASE_NAMESPACE}\" system namespace"));
+        return no(&format!(
+            "can only access leases in the \"{LEASE_NAMESPACE}\" system namespace"
+        ));
     }
     if verb != "create" && request.name != node {
         return no("can only access node lease with the same name as the requesting node");

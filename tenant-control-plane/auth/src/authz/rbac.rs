@@ -146,12 +146,8 @@ fn add(grants: &mut Grants, binding: &Value, kind: &str, namespace: &str, rules:
     let name = text(&binding["metadata"]["name"]);
     let shown = if namespace.is_empty() { name.into() } else { format!("{name}/{namespace}") };
     let role = &binding["roleRef"];
-    let origin: Arc<str> = format!(
-        "{kind} \"{shown}\" of {} \"{}\"",
-        text(&role["kind"]),
-        text(&role["name"])
-    )
-    .into();
+    let origin: Arc<str> =
+        format!("{kind} \"{shown}\" of {} \"{}\"", text(&role["kind"]), text(&role["name"])).into();
     for subject in binding["subjects"].as_array().into_iter().flatten() {
         let name = text(&subject["name"]).to_owned();
         let subject = match text(&subject["kind"]) {

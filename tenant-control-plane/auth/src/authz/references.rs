@@ -49,15 +49,11 @@ pub(super) fn reach(
         Reference::Volume => volume_on_node(source, name, node),
         Reference::Attachment => {
             let resource = GroupResource::new("storage.k8s.io", "volumeattachments");
-            source
-                .get(&resource, "", name)
-                .is_some_and(|a| text(&a["spec"]["nodeName"]) == node)
+            source.get(&resource, "", name).is_some_and(|a| text(&a["spec"]["nodeName"]) == node)
         }
         Reference::ResourceSlice => {
             let resource = GroupResource::new("resource.k8s.io", "resourceslices");
-            source
-                .get(&resource, "", name)
-                .is_some_and(|s| text(&s["spec"]["nodeName"]) == node)
+            source.get(&resource, "", name).is_some_and(|s| text(&s["spec"]["nodeName"]) == node)
         }
     }
 }
@@ -102,8 +98,8 @@ fn pod_claims(pod: &Value, claim: &str) -> bool {
 }
 
 fn pod_resource_claims(pod: &Value, claim: &str) -> bool {
-    let direct = list(&pod["spec"]["resourceClaims"])
-        .any(|c| text(&c["resourceClaimName"]) == claim);
+    let direct =
+        list(&pod["spec"]["resourceClaims"]).any(|c| text(&c["resourceClaimName"]) == claim);
     direct
         || list(&pod["status"]["resourceClaimStatuses"])
             .any(|c| text(&c["resourceClaimName"]) == claim)
@@ -121,10 +117,10 @@ fn pod_refers(pod: &Value, name: &str, what: Reference) -> bool {
         .into_iter()
         .flat_map(|key| list(&spec[key]));
     for container in containers {
-        let by_key = list(&container["env"])
-            .any(|env| text(&env["valueFrom"][environment]["name"]) == name);
-        let whole = list(&container["envFrom"])
-            .any(|env| text(&env[environment_from]["name"]) == name);
+        let by_key =
+            list(&container["env"]).any(|env| text(&env["valueFrom"][environment]["name"]) == name);
+        let whole =
+            list(&container["envFrom"]).any(|env| text(&env[environment_from]["name"]) == name);
         if by_key || whole {
             return true;
         }

@@ -124,10 +124,12 @@ impl Rule {
                         singles.push(single);
                         continue;
                     }
-                    singles.extend(self.resource_names.iter().map(|name| Rule {
-                        resource_names: vec![name.clone()],
-                        ..single.clone()
-                    }));
+                    singles.extend(
+                        self.resource_names.iter().map(|name| Rule {
+                            resource_names: vec![name.clone()],
+                            ..single.clone()
+                        }),
+                    );
                 }
             }
         }

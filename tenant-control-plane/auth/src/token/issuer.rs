@@ -158,8 +158,7 @@ fn text(value: &Value) -> String {
 
 fn invalid(name: &str, field: &str, value: &Value, why: &str) -> Status {
     let message = format!("Invalid value: {value}: {why}");
-    let cause =
-        Cause { reason: "FieldValueInvalid".into(), message, field: field.to_owned() };
+    let cause = Cause { reason: "FieldValueInvalid".into(), message, field: field.to_owned() };
     Status::invalid("authentication.k8s.io", "TokenRequest", name, vec![cause])
 }
 

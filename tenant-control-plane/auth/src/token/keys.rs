@@ -103,7 +103,7 @@ pub struct SigningKey {
 }
 
 enum Pair {
-    Es256(EcdsaKeyPair),
+    Es256(Box<EcdsaKeyPair>),
     Rs256(Box<RsaKeyPair>),
 }
 
@@ -127,7 +127,7 @@ impl SigningKey {
         let signing = &ECDSA_P256_SHA256_FIXED_SIGNING;
         let pair = match kind {
             SectionKind::PrivateKey => match EcdsaKeyPair::from_pkcs8(signing, bytes, &random) {
-                Ok(pair) => Pair::Es256(pair),
+                Ok(pair) => Pair::Es256(Box::new(pair)),
                 Err(_) => Pair::Rs256(Box::new(
                     RsaKeyPair::from_pkcs8(bytes)
                         .map_err(|e| anyhow!("neither a P-256 nor a usable RSA key: {e}"))?,
@@ -136,12 +136,12 @@ impl SigningKey {
             SectionKind::EcPrivateKey => {
                 let (private, public) =
                     der::ec_private_key(bytes).context("not an EC private key")?;
-                Pair::Es256(
+                Pair::Es256(Box::new(
                     EcdsaKeyPair::from_private_key_and_public_key(
                         signing, private, public, &random,
                     )
                     .map_err(|e| anyhow!("not a P-256 key: {e}"))?,
-                )
+                ))
             }
             SectionKind::RsaPrivateKey => Pair::Rs256(Box::new(
                 RsaKeyPair::from_der(bytes).map_err(|e| anyhow!("not a usable RSA key: {e}"))?,
@@ -206,8 +206,8 @@ impl KeySet {
                 let (kind, bytes) = section.map_err(|e| anyhow!("not PEM: {e}"))?;
                 match kind {
                     SectionKind::PublicKey => {
-                        let (_, info) = SubjectPublicKeyInfo::from_der(&bytes)
-                            .context("not a public key")?;
+                        let (_, info) =
+                            SubjectPublicKeyInfo::from_der(&bytes).context("not a public key")?;
                         set.add(VerifyingKey::from_info(&info)?);
                         found = true;
                     }

@@ -138,7 +138,12 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     ///
     /// # Errors
     /// When the socket fails; so for all the others.
-    pub async fn syn_stream(&mut self, id: u32, headers: &Headers, fin: bool) -> std::io::Result<()> {
+    pub async fn syn_stream(
+        &mut self,
+        id: u32,
+        headers: &Headers,
+        fin: bool,
+    ) -> std::io::Result<()> {
         let block = self.deflater.block(headers);
         let mut payload = Vec::with_capacity(10 + block.len());
         payload.extend((id & MASK).to_be_bytes());
@@ -151,7 +156,12 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     ///
     /// # Errors
     /// When the socket fails.
-    pub async fn syn_reply(&mut self, id: u32, headers: &Headers, fin: bool) -> std::io::Result<()> {
+    pub async fn syn_reply(
+        &mut self,
+        id: u32,
+        headers: &Headers,
+        fin: bool,
+    ) -> std::io::Result<()> {
         let block = self.deflater.block(headers);
         let payload = [&(id & MASK).to_be_bytes()[..], &block].concat();
         self.control(SYN_REPLY, fin, &payload).await
