@@ -1,0 +1,242 @@
+//! What the scheduler knows: nodes, the pods on them (bound or assumed), and what default spreading
+//! needs to know about workloads.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use component::selector::{self, Labels};
+use indexmap::IndexMap;
+use k8s_openapi::api::core::v1::{Node, Taint};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+use crate::pod::{HostPort, PodInfo};
+use crate::resources::Resources;
+
+/// A node and the sum of what runs on it.
+#[derive(Clone, Debug, Default)]
+pub struct NodeInfo {
+    /// Name.
+    pub name: String,
+    /// False while pods are bound to a node that is not (or no longer) known.
+    pub exists: bool,
+    /// Labels.
+    pub labels: Labels,
+    /// Taints.
+    pub taints: Vec<Taint>,
+    /// True when it is cordoned.
+    pub unschedulable: bool,
+    /// What pods may use.
+    pub allocatable: Resources,
+    /// How many pods it takes.
+    pub max_pods: i64,
+    /// Size in bytes of the images it has, by name.
+    pub images: HashMap<String, i64>,
+    /// What its pods ask for.
+    pub requested: Resources,
+    /// The same with defaults.
+    pub assumed: Resources,
+    /// Its pods by uid.
+    pub pods: IndexMap<String, Arc<PodInfo>>,
+    /// How many of them have required anti-affinity, and any affinity at all.
+    pub with_anti_affinity: usize,
+    /// See above.
+    pub with_affinity: usize,
+}
+
+impl NodeInfo {
+    fn learn(&mut self, node: &Node) {
+        let spec = node.spec.clone().unwrap_or_default();
+        let status = node.status.clone().unwrap_or_default();
+        self.exists = true;
+        self.labels = node.metadata.labels.clone().unwrap_or_default();
+        self.taints = spec.taints.unwrap_or_default();
+        self.unschedulable = spec.unschedulable == Some(true);
+        let allocatable = status.allocatable.as_ref();
+        self.allocatable = Resources::from_list(allocatable);
+        let pods = allocatable.and_then(|list| list.get("pods"));
+        self.max_pods = pods.and_then(|text| text.0.parse().ok()).unwrap_or_default();
+        self.images = status
+            .images
+            .into_iter()
+            .flatten()
+            .flat_map(|image| {
+                let size = image.size_bytes.unwrap_or_default();
+                image.names.into_iter().flatten().map(move |name| (name, size))
+            })
+            .collect();
+    }
+
+    /// Adds a pod to the sums.
+    pub fn add_pod(&mut self, pod: Arc<PodInfo>) {
+        self.remove_pod(&pod.uid);
+        self.requested.add(&pod.requests);
+        self.assumed.add(&pod.assumed);
+        self.with_anti_affinity += usize::from(!pod.terms.anti_affinity.is_empty());
+        self.with_affinity += usize::from(has_terms(&pod));
+        self.pods.insert(pod.uid.clone(), pod);
+    }
+
+    /// Takes a pod out of the sums.
+    pub fn remove_pod(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        let pod = self.pods.swap_remove(uid)?;
+        self.requested.subtract(&pod.requests);
+        self.assumed.subtract(&pod.assumed);
+        self.with_anti_affinity -= usize::from(!pod.terms.anti_affinity.is_empty());
+        self.with_affinity -= usize::from(has_terms(&pod));
+        Some(pod)
+    }
+
+    /// True when a pod on the node holds a port that conflicts.
+    pub fn port_taken(&self, port: &HostPort) -> bool {
+        self.pods.values().any(|pod| pod.host_ports.iter().any(|held| held.conflicts(port)))
+    }
+}
+
+fn has_terms(pod: &PodInfo) -> bool {
+    let terms = &pod.terms;
+    !(terms.affinity.is_empty() && terms.preferred.is_empty() && terms.preferred_anti.is_empty())
+        || !terms.anti_affinity.is_empty()
+}
+
+/// Everything that a decision rests on.
+#[derive(Clone, Debug, Default)]
+pub struct Cluster {
+    /// Nodes by name, in the order of their arrival.
+    nodes: IndexMap<String, NodeInfo>,
+    /// Node of each known pod, by uid.
+    homes: HashMap<String, String>,
+    /// Pods for which preemption made room on a node, by uid.
+    nominated: HashMap<String, (String, Arc<PodInfo>)>,
+    /// Labels of namespaces.
+    pub namespaces: HashMap<String, Labels>,
+    /// Selectors of Services, by namespace and name.
+    pub services: HashMap<String, BTreeMap<String, Labels>>,
+    /// Selectors of ReplicaSets and StatefulSets, by their uid.
+    pub workloads: HashMap<String, LabelSelector>,
+}
+
+impl Cluster {
+    /// The nodes that exist.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeInfo> {
+        self.nodes.values().filter(|node| node.exists)
+    }
+
+    /// One node.
+    pub fn node(&self, name: &str) -> Option<&NodeInfo> {
+        self.nodes.get(name).filter(|node| node.exists)
+    }
+
+    /// Takes in a new or changed node.
+    pub fn put_node(&mut self, node: &Node) {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        let info = self.nodes.entry(name.clone()).or_default();
+        info.name = name;
+        info.learn(node);
+    }
+
+    /// Forgets a node; its pods stay known until they are deleted.
+    pub fn remove_node(&mut self, name: &str) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            if node.pods.is_empty() {
+                self.nodes.shift_remove(name);
+            } else {
+                node.exists = false;
+            }
+        }
+    }
+
+    /// Counts a pod on a node, bound or assumed.
+    pub fn put_pod(&mut self, pod: Arc<PodInfo>, node: &str) {
+        self.remove_pod(&pod.uid);
+        self.nominated.remove(&pod.uid);
+        self.homes.insert(pod.uid.clone(), node.to_owned());
+        let info = self.nodes.entry(node.to_owned()).or_default();
+        node.clone_into(&mut info.name);
+        info.add_pod(pod);
+    }
+
+    /// Takes a pod out. Returns whether it was known.
+    pub fn remove_pod(&mut self, uid: &str) -> bool {
+        self.nominated.remove(uid);
+        let Some(home) = self.homes.remove(uid) else { return false };
+        if let Some(node) = self.nodes.get_mut(&home) {
+            node.remove_pod(uid);
+            if !node.exists && node.pods.is_empty() {
+                self.nodes.shift_remove(&home);
+            }
+        }
+        true
+    }
+
+    /// True when the pod is counted on some node.
+    pub fn has_pod(&self, uid: &str) -> bool {
+        self.homes.contains_key(uid)
+    }
+
+    /// Remembers that room was made on a node for the pod.
+    pub fn nominate(&mut self, pod: Arc<PodInfo>, node: &str) {
+        self.nominated.insert(pod.uid.clone(), (node.to_owned(), pod));
+    }
+
+    /// Forgets a nomination.
+    pub fn drop_nomination(&mut self, uid: &str) {
+        self.nominated.remove(uid);
+    }
+
+    /// The node, with the pods nominated for it that are at least as important as `pod` counted as
+    /// if they ran; `None` when there are none.
+    pub fn with_nominated(&self, node: &NodeInfo, pod: &PodInfo) -> Option<NodeInfo> {
+        let mut expected = self.nominated.values().filter(|(name, other)| {
+            *name == node.name && other.uid != pod.uid && other.priority >= pod.priority
+        });
+        let first = expected.next()?;
+        let mut full = node.clone();
+        full.add_pod(first.1.clone());
+        for (_, other) in expected {
+            full.add_pod(other.clone());
+        }
+        Some(full)
+    }
+
+    /// The selectors of the Services and of the workload that the pod belongs to: its like are
+    /// spread although the pod says nothing about it.
+    pub fn default_spread(&self, pod: &PodInfo) -> Option<Vec<LabelSelector>> {
+        let services = self.services.get(&pod.namespace).into_iter().flat_map(BTreeMap::values);
+        let mut found: Vec<_> = services
+            .filter(|wanted| !wanted.is_empty() && selector::matches_map(wanted, Some(&pod.labels)))
+            .map(|wanted| LabelSelector {
+                match_labels: Some(wanted.clone()),
+                match_expressions: None,
+            })
+            .collect();
+        let owners = pod.pod.metadata.owner_references.iter().flatten();
+        let owner = owners.into_iter().find(|owner| owner.controller == Some(true));
+        found.extend(owner.and_then(|owner| self.workloads.get(&owner.uid).cloned()));
+        (!found.is_empty()).then_some(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{node, pod};
+
+    #[test]
+    fn sums_follow_pods_and_survive_the_order_of_events() {
+        let mut cluster = Cluster::default();
+        let one = pod("one", json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]}));
+        cluster.put_pod(one.clone(), "w1");
+        assert_eq!(cluster.nodes().count(), 0, "the node itself is not known yet");
+        cluster.put_node(&node("w1", json!({})));
+        assert_eq!(cluster.node("w1").unwrap().requested.milli_cpu, 1000);
+        cluster.put_pod(one.clone(), "w1");
+        assert_eq!(cluster.node("w1").unwrap().requested.milli_cpu, 1000, "counted once");
+        cluster.remove_node("w1");
+        assert!(cluster.node("w1").is_none());
+        assert!(cluster.remove_pod(&one.uid));
+        assert!(!cluster.remove_pod(&one.uid));
+        assert!(cluster.nodes.is_empty());
+    }
+}
