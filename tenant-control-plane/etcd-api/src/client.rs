@@ -67,18 +67,12 @@ pub fn connect<S: AsRef<str>>(
     let targets: Arc<[Target]> = targets.into();
     let channels = (0..targets.len())
         .map(|preferred| {
-            let connector = Connector {
-                targets: Arc::clone(&targets),
-                tls: tls.clone(),
-                preferred,
-            };
+            let connector =
+                Connector { targets: Arc::clone(&targets), tls: tls.clone(), preferred };
             endpoint(&targets[preferred]).connect_with_connector_lazy(connector)
         })
         .collect();
-    Ok(Client {
-        channels,
-        next: Arc::new(AtomicUsize::new(0)),
-    })
+    Ok(Client { channels, next: Arc::new(AtomicUsize::new(0)) })
 }
 
 /// Channels to all members. Cloning is cheap and shares the connections.
@@ -159,11 +153,7 @@ impl Target {
             endpoint: text.to_owned(),
             reason: reason.to_owned(),
         };
-        let full = if text.contains("://") {
-            text.to_owned()
-        } else {
-            format!("http://{text}")
-        };
+        let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let uri: Uri = full.parse().map_err(|e| bad(&format!("{e}")))?;
         let https = match uri.scheme_str() {
             Some("https") => true,
@@ -177,16 +167,9 @@ impl Target {
         let host = host_text.trim_matches(['[', ']']).to_owned();
         let port = uri.port_u16().unwrap_or(2379);
         let scheme = if https { "https" } else { "http" };
-        let origin = format!("{scheme}://{host_text}:{port}")
-            .parse()
-            .map_err(|e| bad(&format!("{e}")))?;
-        Ok(Target {
-            host_text,
-            host,
-            port,
-            https,
-            origin,
-        })
+        let origin =
+            format!("{scheme}://{host_text}:{port}").parse().map_err(|e| bad(&format!("{e}")))?;
+        Ok(Target { host_text, host, port, https, origin })
     }
 }
 

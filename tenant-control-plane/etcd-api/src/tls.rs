@@ -71,10 +71,8 @@ fn roots(pem: &[u8]) -> Result<Arc<RootCertStore>, TlsError> {
 }
 
 fn key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(pem).map_err(|source| TlsError::Pem {
-        what: "private key",
-        source,
-    })
+    PrivateKeyDer::from_pem_slice(pem)
+        .map_err(|source| TlsError::Pem { what: "private key", source })
 }
 
 /// A client that verifies the server's name and chain. ALPN is `h2`.
@@ -101,8 +99,8 @@ pub fn server_config(
     identity: &Identity,
     client_ca_pem: Option<&[u8]>,
 ) -> Result<ServerConfig, TlsError> {
-    let builder = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?;
+    let builder =
+        ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let builder = match client_ca_pem {
         Some(pem) => builder.with_client_cert_verifier(
             WebPkiClientVerifier::builder_with_provider(roots(pem)?, provider()).build()?,

@@ -1,0 +1,136 @@
+//! etcd's command-line flags. Names and defaults are etcd's.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser};
+
+/// Which flags are accepted and what becomes of them. Unknown flags are refused.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "etcd", version, about = "A distributed, reliable key-value store")]
+pub struct Flags {
+    /// Human-readable name of this member; must be a name in --initial-cluster.
+    #[arg(long, default_value = "default")]
+    pub name: String,
+
+    /// Directory of everything that this member stores [default: <name>.etcd].
+    #[arg(long)]
+    pub data_dir: Option<PathBuf>,
+
+    /// URLs to listen on for clients, comma-separated.
+    #[arg(long, value_delimiter = ',', default_value = "http://localhost:2379")]
+    pub listen_client_urls: Vec<String>,
+
+    /// Client URLs that are told to clients [default: --listen-client-urls].
+    #[arg(long, value_delimiter = ',')]
+    pub advertise_client_urls: Vec<String>,
+
+    /// URLs to listen on for other members.
+    #[arg(long, value_delimiter = ',', default_value = "http://localhost:2380")]
+    pub listen_peer_urls: Vec<String>,
+
+    /// Peer URLs that are told to other members [default: --listen-peer-urls].
+    #[arg(long, value_delimiter = ',')]
+    pub initial_advertise_peer_urls: Vec<String>,
+
+    /// First members: name=url,… [default: this one alone]. Ignored once there is data.
+    #[arg(long, default_value = "")]
+    pub initial_cluster: String,
+
+    /// `new`, or `existing` to join a cluster that has added this member.
+    #[arg(long, default_value = "new")]
+    pub initial_cluster_state: String,
+
+    /// Tells clusters apart that are made from the same URLs.
+    #[arg(long, default_value = "etcd-cluster")]
+    pub initial_cluster_token: String,
+
+    /// Server certificate for clients.
+    #[arg(long)]
+    pub cert_file: Option<PathBuf>,
+    /// Its key.
+    #[arg(long)]
+    pub key_file: Option<PathBuf>,
+    /// Authorities of client certificates.
+    #[arg(long)]
+    pub trusted_ca_file: Option<PathBuf>,
+    /// Demand a client certificate.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
+    pub client_cert_auth: bool,
+
+    /// Certificate for other members, as server and as client.
+    #[arg(long)]
+    pub peer_cert_file: Option<PathBuf>,
+    /// Its key.
+    #[arg(long)]
+    pub peer_key_file: Option<PathBuf>,
+    /// Authorities of the members' certificates.
+    #[arg(long)]
+    pub peer_trusted_ca_file: Option<PathBuf>,
+    /// Demand a certificate of other members.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
+    pub peer_client_cert_auth: bool,
+
+    /// Further URLs for /metrics and /health, without client certificates.
+    #[arg(long, value_delimiter = ',')]
+    pub listen_metrics_urls: Vec<String>,
+
+    /// Milliseconds between heartbeats.
+    #[arg(long, default_value_t = 100)]
+    pub heartbeat_interval: u64,
+    /// Milliseconds without a leader before an election.
+    #[arg(long, default_value_t = 1000)]
+    pub election_timeout: u64,
+
+    /// Log entries between checkpoints, at least.
+    #[arg(long, default_value_t = 10_000)]
+    pub snapshot_count: u64,
+    /// Log entries kept for slow members after a checkpoint.
+    #[arg(long, alias = "experimental-snapshot-catchup-entries", default_value_t = 5_000)]
+    pub snapshot_catchup_entries: u64,
+
+    /// Bytes of data at which writes are refused (NOSPACE); 0: 2 GiB.
+    #[arg(long, default_value_t = 0)]
+    pub quota_backend_bytes: i64,
+    /// `periodic` or `revision`.
+    #[arg(long, default_value = "periodic")]
+    pub auto_compaction_mode: String,
+    /// Hours (or a duration such as 5m), or a number of revisions; 0: off.
+    #[arg(long, default_value = "0")]
+    pub auto_compaction_retention: String,
+
+    /// Operations in one transaction, at most.
+    #[arg(long, default_value_t = 128)]
+    pub max_txn_ops: usize,
+    /// Bytes of one request, at most.
+    #[arg(long, default_value_t = 1_572_864)]
+    pub max_request_bytes: usize,
+    /// Streams on one client connection, at most.
+    #[arg(long, default_value_t = u32::MAX)]
+    pub max_concurrent_streams: u32,
+    /// How often a watch with progress notification is told that nothing happened.
+    #[arg(long, alias = "experimental-watch-progress-notify-interval", default_value = "10m")]
+    pub watch_progress_notify_interval: String,
+
+    /// `debug`, `info`, `warn` or `error`.
+    #[arg(long, default_value = "info")]
+    pub log_level: String,
+    /// Accepted for compatibility; logs go to standard error.
+    #[arg(long, value_delimiter = ',')]
+    pub log_outputs: Vec<String>,
+    /// `json` or `console`.
+    #[arg(long, default_value = "json")]
+    pub log_format: String,
+    /// Accepted for compatibility; there is one logger.
+    #[arg(long, default_value = "zap")]
+    pub logger: String,
+
+    /// Accepted for compatibility: pre-vote is always on.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true")]
+    pub pre_vote: bool,
+    /// Accepted for compatibility: the hash chain is always on.
+    #[arg(long, alias = "experimental-initial-corrupt-check", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
+    pub initial_corrupt_check: bool,
+    /// Refuse a configuration change that would lose the quorum.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true")]
+    pub strict_reconfig_check: bool,
+}

@@ -1,0 +1,13 @@
+//! The etcd v3 services.
+
+pub mod auth;
+pub mod checks;
+pub mod cluster;
+pub mod kv;
+pub mod lease;
+pub mod maintenance;
+pub mod watch;
+
+use tonic::{Response, Status};
+
+type Answer<T> = Result<Response<T>, Status>;

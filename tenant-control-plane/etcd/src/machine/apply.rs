@@ -1,0 +1,185 @@
+//! Applying log entries.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use etcd_api::error::EtcdError;
+use etcd_api::pb::etcdserverpb::alarm_request::AlarmAction;
+use etcd_api::pb::etcdserverpb::{AlarmMember, AlarmRequest, AlarmType};
+use prost::Message;
+
+use super::state::State;
+use super::waiters::{Answer, Outcome};
+use super::{Machine, waiters::Waiters};
+use crate::mvcc::store::Revision;
+use crate::mvcc::txn::{self, Context, TxnError};
+use crate::pb;
+use crate::pb::proposal::Op;
+use crate::storage::files::Files;
+use crate::storage::log::{EntryType, LogEntry};
+
+/// What applying a batch leaves to tell: answers by proposal id, and revisions to publish.
+#[derive(Default)]
+struct Effects {
+    answers: Vec<(u64, Answer)>,
+    revisions: Vec<Arc<Revision>>,
+    sweep: bool,
+}
+
+impl Machine {
+    /// Applies entries in order. After each the state, the applied index and the hash chain move
+    /// together; then watchers, then callers, then readers learn of it.
+    pub fn apply(&self, entry: &LogEntry, membership: Option<bytes::Bytes>) {
+        let batch = match entry.entry_type {
+            EntryType::Batch => pb::Batch::decode(entry.data.clone())
+                .unwrap_or_else(|e| damaged(&format!("log entry {}: {e}", entry.index))),
+            _ => pb::Batch::default(),
+        };
+        let mut effects = Effects::default();
+        {
+            let mut state = self.write();
+            for proposal in batch.proposals {
+                apply_one(
+                    &mut state,
+                    proposal,
+                    entry,
+                    self.log.files(),
+                    &self.waiters,
+                    &mut effects,
+                );
+            }
+            if let Some(m) = membership {
+                state.membership = m;
+            }
+            state.link(entry);
+            state.applied = Some((entry.term, entry.index));
+        }
+        self.hub.publish(effects.revisions);
+        for (id, answer) in effects.answers {
+            self.waiters.finish(id, answer);
+        }
+        self.applied.send_replace(entry.index + 1);
+        if effects.sweep {
+            self.sweep_bell.notify_one();
+        }
+    }
+
+    /// The log index up to which the checkpoint on disk reaches, plus one.
+    pub fn checkpointed_next(&self) -> u64 {
+        self.checkpointed.load(Ordering::Acquire)
+    }
+}
+
+/// A member whose own data cannot be read or decoded must not go on: it would diverge.
+fn damaged(what: &str) -> ! {
+    tracing::error!("{what}; stopping");
+    eprintln!("etcd: {what}");
+    std::process::abort()
+}
+
+fn apply_one(
+    state: &mut State,
+    proposal: pb::Proposal,
+    entry: &LogEntry,
+    files: &Files,
+    waiters: &Waiters,
+    effects: &mut Effects,
+) {
+    let id = proposal.id;
+    let Some(op) = proposal.op else { return };
+    let answer = waiters.is_waiting(id);
+    let locate = |value: &bytes::Bytes| entry.locate(value);
+    let cx = Context { values: files, locate: &locate, answer };
+    let outcome = match run(state, op, &cx, effects) {
+        Ok(outcome) => Ok(outcome),
+        Err(TxnError::Etcd(e)) => Err(e),
+        Err(TxnError::Read(e)) => damaged(&format!("applying entry {}: {e}", entry.index)),
+    };
+    if answer {
+        effects.answers.push((id, outcome));
+    }
+}
+
+fn run(
+    state: &mut State,
+    op: Op,
+    cx: &Context<'_>,
+    effects: &mut Effects,
+) -> Result<Outcome, TxnError> {
+    let no_space = state.alarms.iter().any(|(_, a)| *a == AlarmType::Nospace as i32);
+    let store = &mut state.store;
+    let (outcome, revision) = match op {
+        Op::Put(_) | Op::LeaseGrant(_) if no_space => return Err(EtcdError::NoSpace.into()),
+        Op::Txn(r) if no_space && has_put(&r) => return Err(EtcdError::NoSpace.into()),
+        Op::Put(r) => {
+            let (response, revision) = txn::put(store, &r, cx)?;
+            (Outcome::Put(response), revision)
+        }
+        Op::DeleteRange(r) => {
+            let (response, revision) = txn::delete_range(store, &r, cx)?;
+            (Outcome::DeleteRange(response), revision)
+        }
+        Op::Txn(r) => {
+            let (response, revision) = txn::txn(store, &r, cx)?;
+            (Outcome::Txn(response), revision)
+        }
+        Op::Compact(r) => {
+            store.compact(r.revision)?;
+            effects.sweep = true;
+            (Outcome::Done(store.revision), None)
+        }
+        Op::LeaseGrant(r) => {
+            store.grant(r.id, r.ttl)?;
+            (Outcome::Done(store.revision), None)
+        }
+        Op::LeaseRevoke(id) => {
+            let revision = store.revoke(id)?;
+            (Outcome::Done(store.revision), revision)
+        }
+        Op::Alarm(r) => (Outcome::Alarms(alarm(state, &r)), None),
+        Op::Publish(m) => {
+            state.members.insert(m.id, m);
+            (Outcome::Done(state.store.revision), None)
+        }
+        Op::ForgetMember(id) => {
+            state.members.remove(&id);
+            (Outcome::Done(state.store.revision), None)
+        }
+    };
+    effects.revisions.extend(revision.map(Arc::new));
+    Ok(outcome)
+}
+
+fn has_put(r: &etcd_api::pb::etcdserverpb::TxnRequest) -> bool {
+    use etcd_api::pb::etcdserverpb::request_op::Request;
+    r.success.iter().chain(&r.failure).any(|op| match &op.request {
+        Some(Request::RequestPut(_)) => true,
+        Some(Request::RequestTxn(t)) => has_put(t),
+        _ => false,
+    })
+}
+
+/// Member 0 means all members; type NONE means all types.
+fn alarm(state: &mut State, r: &AlarmRequest) -> Vec<AlarmMember> {
+    let matches = |(member, kind): &(u64, i32)| {
+        (r.member_id == 0 || r.member_id == *member)
+            && (r.alarm == AlarmType::None as i32 || r.alarm == *kind)
+    };
+    let touched: Vec<(u64, i32)> = match r.action() {
+        AlarmAction::Get => state.alarms.iter().copied().filter(matches).collect(),
+        AlarmAction::Activate => {
+            let new = (r.member_id, r.alarm);
+            if r.alarm == AlarmType::None as i32 || !state.alarms.insert(new) {
+                Vec::new()
+            } else {
+                vec![new]
+            }
+        }
+        AlarmAction::Deactivate => {
+            let gone: Vec<_> = state.alarms.iter().copied().filter(matches).collect();
+            state.alarms.retain(|a| !matches(a));
+            gone
+        }
+    };
+    touched.into_iter().map(|(member_id, alarm)| AlarmMember { member_id, alarm }).collect()
+}

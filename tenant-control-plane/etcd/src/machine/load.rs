@@ -1,0 +1,174 @@
+//! Making the state: from the checkpoint at start, or from another member's snapshot.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, RwLock};
+
+use anyhow::Context as _;
+use tokio::sync::{Notify, watch};
+
+use super::view::View;
+use super::{Machine, State};
+use crate::mvcc::history::{History, Version};
+use crate::pb;
+use crate::storage::checkpoint;
+use crate::storage::files::ValueRef;
+use crate::storage::log::Log;
+use crate::watch::hub::Hub;
+
+/// How many keys go into one record, and are visited under one lock.
+pub const KEYS_PER_BLOCK: usize = 512;
+
+impl Machine {
+    /// Opens what is in `dir` (made if absent): the checkpoint, then the log behind it. The
+    /// entries behind the checkpoint are applied by raft, which knows what is committed.
+    pub fn open(dir: &Path) -> anyhow::Result<Arc<Self>> {
+        std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+        let mut head = pb::StateHead::default();
+        let mut loaded: Option<State> = None;
+        let state = &mut loaded;
+        let keep = &mut head;
+        let mut items = Vec::new();
+        let found = checkpoint::read(
+            dir,
+            |h| {
+                *state = Some(State::from_head(&h));
+                *keep = h;
+            },
+            |item| items.push(item),
+        )
+        .with_context(|| format!("checkpoint in {}", dir.display()))?;
+        let mut state = loaded.unwrap_or_default();
+        for item in items {
+            load_key(&mut state, item);
+        }
+        state.store.finish_load();
+        let log = Log::open(dir, head.log_segment)?;
+        let next = state.applied.map_or(0, |(_, index)| index + 1);
+        let first = log.view().purged.map_or(0, |(_, index)| index + 1);
+        anyhow::ensure!(
+            first <= next,
+            "the log in {} begins at entry {first}, but the checkpoint ends before {next}",
+            dir.display()
+        );
+        let hub = Hub::new(state.store.revision);
+        Ok(Arc::new(Self {
+            log: Arc::new(log),
+            hub,
+            waiters: Default::default(),
+            pins: AtomicUsize::new(0),
+            sweep_bell: Notify::new(),
+            applied: watch::Sender::new(next),
+            checkpointed: AtomicU64::new(if found { next } else { 0 }),
+            state: RwLock::new(state),
+        }))
+    }
+
+    /// Begins to receive another member's snapshot.
+    pub fn receive(&self, head: &pb::StateHead) -> Receiving {
+        Receiving { log: Arc::clone(&self.log), state: State::from_head(head), keys: 0 }
+    }
+
+    /// Replaces the state by a received one, durably.
+    pub fn install(self: &Arc<Self>, received: Received) -> io::Result<()> {
+        self.log.sync();
+        let (revision, next) = {
+            let mut state = self.write();
+            *state = received.state;
+            (state.store.revision, state.applied.map_or(0, |(_, index)| index + 1))
+        };
+        self.checkpoint()?;
+        self.hub.jump(revision);
+        self.applied.send_replace(next);
+        Ok(())
+    }
+
+    /// Writes a checkpoint of the current state. Returns the view that was written.
+    pub fn checkpoint(self: &Arc<Self>) -> io::Result<View> {
+        let mut view = View::open(self);
+        // What the checkpoint refers to must be durable before it.
+        self.log.sync();
+        let mut writer = checkpoint::Writer::create(self.log.files().dir(), &view.head)?;
+        loop {
+            let keys = view.next(KEYS_PER_BLOCK);
+            if keys.is_empty() {
+                break;
+            }
+            writer.keys(View::with_references(keys))?;
+        }
+        let bytes = writer.finish()?;
+        let next = view.head.applied.map_or(0, |id| id.index + 1);
+        self.checkpointed.store(next, std::sync::atomic::Ordering::Release);
+        tracing::info!(
+            checkpoint.bytes = bytes,
+            checkpoint.next_index = next,
+            revision = view.head.revision,
+            "wrote a checkpoint"
+        );
+        Ok(view)
+    }
+}
+
+fn load_key(state: &mut State, item: pb::KeyHistory) {
+    let versions: Vec<Version> = item
+        .versions
+        .iter()
+        .map(|v| Version {
+            main: v.main,
+            create: v.create,
+            version: v.version,
+            lease: v.lease,
+            value: ValueRef { segment: v.segment, offset: v.offset, len: v.length, crc: v.crc },
+            sub: v.sub,
+        })
+        .collect();
+    let history = match versions[..] {
+        [] => return,
+        [one] => History::One(one),
+        _ => History::Many(versions),
+    };
+    state.store.load(item.key.as_ref().into(), history);
+}
+
+/// A snapshot that is being received. Its values go into our log as they come.
+pub struct Receiving {
+    log: Arc<Log>,
+    state: State,
+    keys: u64,
+}
+
+impl Receiving {
+    /// Adds keys with their values.
+    pub fn add(&mut self, items: Vec<pb::KeyHistory>) {
+        for mut item in items {
+            self.keys += 1;
+            let values: Vec<_> = item.versions.iter().map(|v| v.value.clone()).collect();
+            for (version, at) in item.versions.iter_mut().zip(self.log.put_values(&values)) {
+                version.segment = at.segment;
+                version.offset = at.offset;
+                version.length = at.len;
+                version.crc = at.crc;
+            }
+            load_key(&mut self.state, item);
+        }
+    }
+
+    /// The end of the stream, which says how many keys there were.
+    pub fn finish(mut self, keys: u64) -> io::Result<Received> {
+        if keys != self.keys {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("snapshot has {} of {keys} keys", self.keys),
+            ));
+        }
+        self.state.store.finish_load();
+        Ok(Received { state: self.state })
+    }
+}
+
+/// A complete snapshot, ready to be installed.
+pub struct Received {
+    /// The state it brings.
+    pub state: State,
+}

@@ -1,0 +1,71 @@
+//! Who proposed what: from a proposal's id to the caller that waits for its outcome.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use etcd_api::error::EtcdError;
+use etcd_api::pb::etcdserverpb::{AlarmMember, DeleteRangeResponse, PutResponse, TxnResponse};
+use tokio::sync::oneshot;
+
+/// What came of a proposal. Headers carry the revision only.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Of a put.
+    Put(PutResponse),
+    /// Of a delete.
+    DeleteRange(DeleteRangeResponse),
+    /// Of a transaction.
+    Txn(TxnResponse),
+    /// Of what answers nothing but the revision.
+    Done(i64),
+    /// Of an alarm request: the alarms that it was about.
+    Alarms(Vec<AlarmMember>),
+}
+
+/// An outcome or etcd's error.
+pub type Answer = Result<Outcome, EtcdError>;
+
+/// The callers of this member.
+pub struct Waiters {
+    next: AtomicU64,
+    waiting: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
+}
+
+impl Default for Waiters {
+    fn default() -> Self {
+        Self {
+            // Ids of another run or another member must not be mistaken for ours.
+            next: AtomicU64::new(rand::random()),
+            waiting: Mutex::default(),
+        }
+    }
+}
+
+impl Waiters {
+    /// A new id, and the receiver of its outcome.
+    pub fn register(&self) -> (u64, oneshot::Receiver<Answer>) {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (tx, rx) = oneshot::channel();
+        self.lock().insert(id, tx);
+        (id, rx)
+    }
+
+    /// Whether somebody here waits for it.
+    pub fn is_waiting(&self, id: u64) -> bool {
+        self.lock().contains_key(&id)
+    }
+
+    /// Delivers an outcome, if somebody here waits for it.
+    pub fn finish(&self, id: u64, answer: Answer) {
+        let waiter = self.lock().remove(&id);
+        if let Some(tx) = waiter {
+            // The caller may have given up.
+            let _ = tx.send(answer);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Answer>>> {
+        self.waiting.lock().expect("no panic while held")
+    }
+}

@@ -1,0 +1,105 @@
+//! One member from start to stop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::bail;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::machine::Machine;
+use crate::node::Node;
+use crate::raft::Consensus;
+use crate::raft::network::Peers;
+use crate::server::{Serve, Socket, client_routes, peer_routes};
+use crate::{background, identity};
+
+/// Runs until `shutdown`, or until raft stops (which is an error).
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let config = Arc::new(config);
+    let dir = config.data_dir.join("member");
+    make_private(&config.data_dir)?;
+    let mut peer_sockets = Vec::new();
+    for listen in &config.peers {
+        peer_sockets.push(Socket::bind(listen, config.peer_tls.as_ref()).await?);
+    }
+    let mut client_sockets = Vec::new();
+    for listen in &config.clients {
+        client_sockets.push(Socket::bind(listen, config.client_tls.as_ref()).await?);
+    }
+    let mut metrics_sockets = Vec::new();
+    for listen in &config.metrics {
+        let tls = config.client_tls.clone().map(|mut tls| {
+            tls.client_ca_pem = None;
+            tls
+        });
+        metrics_sockets.push(Socket::bind(listen, tls.as_ref()).await?);
+    }
+    let id = identity::establish(&config, &dir).await?;
+    let state_dir = dir.clone();
+    let machine = tokio::task::spawn_blocking(move || Machine::open(&state_dir)).await??;
+    let peers = Peers::new(id.member_id, id.cluster_id, config.peer_client_tls.clone());
+    let consensus = Consensus::start(Arc::clone(&machine), peers, config.timing).await?;
+    let node = Node::start(Arc::clone(&config), Arc::clone(&machine), consensus);
+    tracing::info!(
+        member.id = format_args!("{:x}", id.member_id),
+        cluster.id = format_args!("{:x}", id.cluster_id),
+        revision = machine.revision(),
+        "started"
+    );
+    let stop = CancellationToken::new();
+    let mut serving = tokio::task::JoinSet::new();
+    for socket in peer_sockets {
+        let serve = Serve::Peers(peer_routes(&node));
+        serving.spawn(socket.serve(Arc::clone(&node), serve, stop.clone()));
+    }
+    if !config.existing {
+        let members = config.initial_members();
+        let members = members.into_iter().map(|(id, (_, urls))| (id, urls));
+        node.consensus.bootstrap(members.collect()).await?;
+    }
+    background::start(&node);
+    for socket in metrics_sockets {
+        serving.spawn(socket.serve(Arc::clone(&node), Serve::Metrics, stop.clone()));
+    }
+    for socket in client_sockets {
+        let serve = Serve::Clients(client_routes(&node));
+        serving.spawn(socket.serve(Arc::clone(&node), serve, stop.clone()));
+    }
+    let failure = tokio::select! {
+        () = shutdown.cancelled() => None,
+        why = node.consensus.wait_failure() => Some(why),
+    };
+    if failure.is_none() {
+        hand_over(&node).await;
+    }
+    stop.cancel();
+    serving.join_all().await;
+    node.consensus.shutdown().await;
+    match failure {
+        Some(why) => bail!("raft has stopped: {why}"),
+        None => Ok(()),
+    }
+}
+
+/// A leader that stops names a successor, so that nobody waits for an election timeout.
+async fn hand_over(node: &Node) {
+    let status = node.consensus.status();
+    if !status.is_leader {
+        return;
+    }
+    let (own, _) = node.consensus.ids();
+    let successor =
+        node.consensus.members().into_iter().find(|(id, _, learner)| *id != own && !learner);
+    let Some((id, ..)) = successor else { return };
+    if node.consensus.transfer(id).await.is_ok() {
+        let moved = node.consensus.wait_leader(Some(own));
+        let _ = tokio::time::timeout(Duration::from_secs(1), moved).await;
+    }
+}
+
+fn make_private(dir: &std::path::Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    Ok(())
+}

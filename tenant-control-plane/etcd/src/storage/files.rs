@@ -1,0 +1,133 @@
+//! The segment files of one member, open for reading.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+
+use bytes::Bytes;
+
+/// Where a value is, and the checksum that it must have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ValueRef {
+    /// Segment id; 0 is no segment and belongs to an empty value.
+    pub segment: u32,
+    /// First byte of the value in the segment's file.
+    pub offset: u32,
+    /// Length in bytes.
+    pub len: u32,
+    /// CRC-32 of the value.
+    pub crc: u32,
+}
+
+/// Open segment files. Reading never blocks writing.
+pub struct Files {
+    dir: PathBuf,
+    open: RwLock<HashMap<u32, Arc<File>>>,
+}
+
+impl Files {
+    /// Opens the directory; it must exist.
+    pub fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), open: RwLock::new(HashMap::new()) }
+    }
+
+    /// The directory that holds the segments.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The file name of a segment.
+    pub fn path(&self, segment: u32) -> PathBuf {
+        self.dir.join(format!("{segment:010}.seg"))
+    }
+
+    /// Ids of all segments on disk, ascending. Left-over temporary files are removed.
+    pub fn list(&self) -> io::Result<Vec<u32>> {
+        let mut ids = Vec::new();
+        for entry in std::fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            match path.extension().and_then(|e| e.to_str()) {
+                Some("seg") => ids.extend(
+                    path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse::<u32>().ok()),
+                ),
+                Some("tmp") => std::fs::remove_file(&path)?,
+                _ => {}
+            }
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    /// The open file of a segment.
+    pub fn get(&self, segment: u32) -> io::Result<Arc<File>> {
+        if let Some(f) = self.open.read().expect("never poisoned").get(&segment) {
+            return Ok(Arc::clone(f));
+        }
+        let file = Arc::new(OpenOptions::new().read(true).write(true).open(self.path(segment))?);
+        let mut open = self.open.write().expect("never poisoned");
+        Ok(Arc::clone(open.entry(segment).or_insert(file)))
+    }
+
+    /// Creates a segment with `capacity` bytes reserved and `head` as its first bytes, durably:
+    /// a segment that can be seen has its head.
+    pub fn create(&self, segment: u32, capacity: u64, head: &[u8]) -> io::Result<Arc<File>> {
+        let tmp = self.path(segment).with_extension("tmp");
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&tmp)?;
+        preallocate(&file, capacity)?;
+        file.write_all_at(head, 0)?;
+        file.sync_all()?;
+        std::fs::rename(&tmp, self.path(segment))?;
+        sync_dir(&self.dir)?;
+        let file = Arc::new(file);
+        self.open.write().expect("never poisoned").insert(segment, Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Deletes a segment.
+    pub fn remove(&self, segment: u32) -> io::Result<()> {
+        self.open.write().expect("never poisoned").remove(&segment);
+        std::fs::remove_file(self.path(segment))
+    }
+
+    /// Reads a value and checks it.
+    pub fn read(&self, at: ValueRef) -> io::Result<Bytes> {
+        if at.len == 0 {
+            return Ok(Bytes::new());
+        }
+        let mut buf = vec![0; at.len as usize];
+        self.get(at.segment)?.read_exact_at(&mut buf, u64::from(at.offset))?;
+        if crc32fast::hash(&buf) != at.crc {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("value in segment {} at {} fails its checksum", at.segment, at.offset),
+            ));
+        }
+        Ok(buf.into())
+    }
+}
+
+/// Reserves blocks so that appending does not change the file's size. A file system that cannot
+/// do it serves a sparse file.
+fn preallocate(file: &File, capacity: u64) -> io::Result<()> {
+    use nix::fcntl::{FallocateFlags, fallocate};
+    let len = i64::try_from(capacity).map_err(io::Error::other)?;
+    match fallocate(file, FallocateFlags::empty(), 0, len) {
+        Ok(()) => Ok(()),
+        Err(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::ENOSYS) => file.set_len(capacity),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Makes a creation, rename or removal in `dir` durable.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}

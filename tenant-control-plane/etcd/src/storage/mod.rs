@@ -1,0 +1,8 @@
+//! What is on disk: the log with the values in it, and checkpoints of the index.
+
+pub mod checkpoint;
+pub mod files;
+pub mod flush;
+pub mod log;
+pub mod record;
+pub mod recover;

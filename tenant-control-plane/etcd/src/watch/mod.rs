@@ -1,0 +1,3 @@
+//! Watches: who wants which events, and getting them there in order.
+
+pub mod hub;
