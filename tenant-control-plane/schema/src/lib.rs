@@ -19,9 +19,12 @@
 
 pub mod defaults;
 pub mod duplicates;
+mod duration;
+
 pub mod normalize;
 pub mod openapi;
 mod parse;
+pub mod protobuf;
 pub mod strict;
 pub mod table;
 pub mod validate;

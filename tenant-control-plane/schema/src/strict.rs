@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::table::{Field, FieldType, Scalar, Schema, Type};
 
 /// Name of the type behind JSON schemas in custom resource definitions.
-const JSON_SCHEMA: &str =
+pub(crate) const JSON_SCHEMA: &str =
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
 
 impl Schema {
