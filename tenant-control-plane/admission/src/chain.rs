@@ -61,6 +61,19 @@ impl Chain {
         Ok(Self { plugins, context: Context { source, access } })
     }
 
+    /// An object that the request needs, that is not there yet, and that a controller makes on its
+    /// own: resource, namespace and name. The API server waits for it for a moment (upstream: up
+    /// to ten tries of 0.1 to 0.2 s) before it calls [`Self::mutate`], which would refuse.
+    ///
+    /// At present: the ServiceAccount `default` of a namespace that was just made.
+    pub fn awaits(
+        &self,
+        attributes: &Attributes<'_>,
+        object: &Value,
+    ) -> Option<(GroupResource, String, String)> {
+        self.plugins.iter().find_map(|plugin| plugin.awaits(&self.context, attributes, object))
+    }
+
     /// Lets each plugin fill in and change the object. Returns warnings for the client.
     ///
     /// # Errors

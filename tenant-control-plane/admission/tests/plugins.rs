@@ -130,6 +130,34 @@ fn a_plain_pod_gets_all_that_it_needs_to_run() {
 }
 
 #[test]
+fn the_account_of_a_new_namespace_is_worth_waiting_for() {
+    let server = server();
+    let pod = |name: &str| json!({"spec": {"serviceAccountName": name}});
+    let jane = user("jane", &[]);
+    let gvr =
+        GroupVersionResource { group: "".into(), version: "v1".into(), resource: "pods".into() };
+    let awaits = |namespace: &str, pod: Value| {
+        let attributes = Attributes {
+            user: &jane,
+            verb: "create",
+            gvr: &gvr,
+            kind: "Pod",
+            subresource: "",
+            namespace,
+            name: "p",
+            old: None,
+            dry_run: false,
+        };
+        server.chain.awaits(&attributes, &pod)
+    };
+    assert_eq!(awaits("ns", pod("")), None);
+    assert_eq!(awaits("fresh", pod("")), None);
+    server.objects.put(json!({"kind": "Namespace", "metadata": {"name": "fresh"}}));
+    assert_eq!(awaits("fresh", pod("default")).unwrap().2, "default");
+    assert_eq!(awaits("fresh", pod("other")), None);
+}
+
+#[test]
 fn pods_that_name_what_is_not_there_are_refused() {
     let server = server();
     assert_eq!(

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use machinery::Status;
+use machinery::{Reason, Status};
 
 use crate::body::{self, Body};
 use crate::node::{Mode, NodeClient, NodeTarget, Scheme, unreachable};
+use crate::websocket;
 
 /// Headers that belong to one connection (RFC 9110 section 7.6.1).
 const HOP_BY_HOP: [HeaderName; 7] = [
@@ -45,6 +47,9 @@ pub(crate) async fn serve(
     let sent = send(client, target, parts.method, headers, sent_body).await;
     let mut response = sent.map_err(|e| unreachable(target, &e))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if mode == Mode::Log && !response.status().is_success() {
+            return Err(log_refusal(response).await);
+        }
         let mut response = response.map(body::boxed);
         clean_response(response.headers_mut(), mode);
         return Ok(response);
@@ -60,6 +65,21 @@ pub(crate) async fn serve(
         let _ = tokio::io::copy_bidirectional(&mut client, &mut backend).await;
     });
     Ok(response.map(|_| body::empty()))
+}
+
+/// The kubelet's words about a log that it cannot show (a container that waits to start, one that
+/// is not there) as a Status.
+async fn log_refusal(response: Response<Incoming>) -> Status {
+    let reason = match response.status().as_u16() {
+        400 => Reason::BadRequest,
+        403 => Reason::Forbidden,
+        404 => Reason::NotFound,
+        503 => Reason::ServiceUnavailable,
+        _ => Reason::InternalError,
+    };
+    let collected = Limited::new(response.into_body(), LONGEST_REFUSAL).collect().await;
+    let bytes = collected.map(|c| c.to_bytes()).unwrap_or_default();
+    Status::new(reason, String::from_utf8_lossy(&bytes).trim())
 }
 
 /// Sends a request over a new connection and returns the head of the answer.
@@ -90,6 +110,7 @@ fn clean_request(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
     headers.remove(header::AUTHORIZATION);
     headers.remove(header::COOKIE);
+    remove_bearer_subprotocol(headers);
     let identity: Vec<_> = headers
         .keys()
         .filter(|name| {
@@ -101,6 +122,22 @@ fn clean_request(headers: &mut HeaderMap) {
     identity.iter().for_each(|name| {
         headers.remove(name);
     });
+}
+
+/// A WebSocket client may have sent its token as a subprotocol.
+fn remove_bearer_subprotocol(headers: &mut HeaderMap) {
+    let offered = websocket::offered(headers);
+    let kept: Vec<_> =
+        offered.iter().filter(|p| !p.starts_with(websocket::BEARER)).map(String::as_str).collect();
+    if kept.len() == offered.len() {
+        return;
+    }
+    headers.remove(header::SEC_WEBSOCKET_PROTOCOL);
+    if let Ok(value) = HeaderValue::from_str(&kept.join(", "))
+        && !kept.is_empty()
+    {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
+    }
 }
 
 fn strip_hop_by_hop(headers: &mut HeaderMap) {

@@ -137,7 +137,8 @@ async fn copy(socket: Socket, backend: TokioIo<Upgraded>) {
         while let Some(Ok(message)) = source.next().await {
             match message {
                 Message::Binary(bytes) => {
-                    if write.write_all(&bytes).await.is_err() || write.flush().await.is_err() {
+                    let written = write.write_all(&bytes).await;
+                    if written.is_err() || write.flush().await.is_err() {
                         return;
                     }
                 }

@@ -16,6 +16,9 @@ use crate::body::{self, Body};
 /// Largest message from a client, in bytes. kubectl sends at most 32 KiB.
 const LARGEST_MESSAGE: usize = 1 << 20;
 
+/// Start of the subprotocol that carries a client's bearer token.
+pub(crate) const BEARER: &str = "base64url.bearer.authorization.k8s.io.";
+
 /// A WebSocket to a client.
 pub(crate) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 

@@ -385,6 +385,27 @@ async fn a_followed_log_arrives_line_by_line() {
 }
 
 #[tokio::test]
+async fn a_log_that_cannot_be_shown_is_a_status() {
+    let kubelet = serve(|_| async {
+        let mut refusal = Response::new(body::full("container is waiting to start\n"));
+        *refusal.status_mut() = StatusCode::BAD_REQUEST;
+        refusal
+    })
+    .await;
+    let address = front(kubelet, Mode::Log).await;
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get("/").header(header::HOST, "x").body(body::empty()).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    let status: Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(status["reason"], "BadRequest");
+    assert_eq!(status["message"], "container is waiting to start");
+}
+
+#[tokio::test]
 async fn a_proxied_backend_learns_no_credentials_and_redirects_are_handed_back() {
     let seen = Arc::new(std::sync::Mutex::new(HeaderMap::new()));
     let kept = seen.clone();
@@ -409,6 +430,7 @@ async fn a_proxied_backend_learns_no_credentials_and_redirects_are_handed_back()
         .header(header::AUTHORIZATION, "Bearer secret")
         .header("Impersonate-User", "root")
         .header("X-Remote-User", "root")
+        .header(header::SEC_WEBSOCKET_PROTOCOL, "base64url.bearer.authorization.k8s.io.eA, chat")
         .header(header::CONNECTION, "X-Private")
         .header("X-Private", "1")
         .header("X-Kept", "1")
@@ -421,6 +443,7 @@ async fn a_proxied_backend_learns_no_credentials_and_redirects_are_handed_back()
         assert!(!headers.contains_key(gone), "{gone}");
     }
     assert_eq!(headers["x-kept"], "1");
+    assert_eq!(headers[header::SEC_WEBSOCKET_PROTOCOL], "chat");
     assert_eq!(headers["x-forwarded-host"], "api.example");
     assert_eq!(headers[header::HOST], backend.to_string());
 }

@@ -3,7 +3,7 @@
 //! A new plugin is one file here and one line in [`TABLE`], at the place that upstream's order
 //! gives it.
 
-use machinery::Status;
+use machinery::{GroupResource, Status};
 use serde_json::Value;
 
 use crate::attributes::Attributes;
@@ -27,6 +27,16 @@ mod usage;
 
 /// One admission plugin.
 pub(crate) trait Plugin: Send + Sync {
+    /// Something absent that is worth waiting for: resource, namespace, name.
+    fn awaits(
+        &self,
+        _context: &Context,
+        _attributes: &Attributes<'_>,
+        _object: &Value,
+    ) -> Option<(GroupResource, String, String)> {
+        None
+    }
+
     /// Changes the object, or refuses it.
     fn mutate(
         &self,

@@ -19,6 +19,26 @@ const ENFORCE: &str = "kubernetes.io/enforce-mountable-secrets";
 pub(super) struct ServiceAccount;
 
 impl Plugin for ServiceAccount {
+    fn awaits(
+        &self,
+        context: &Context,
+        attributes: &Attributes<'_>,
+        pod: &Value,
+    ) -> Option<(GroupResource, String, String)> {
+        let creates = attributes.operation() == Operation::Create;
+        let named = text(&pod["spec"]["serviceAccountName"]);
+        let relevant = attributes.is("", "pods") && creates && !is_mirror_pod(pod);
+        if !relevant || !matches!(named, "" | DEFAULT) {
+            return None;
+        }
+        let namespace = attributes.namespace;
+        let there = context.core("serviceaccounts", namespace, DEFAULT).is_some();
+        // Without the namespace there will be no account either.
+        let waiting = !there && context.core("namespaces", "", namespace).is_some();
+        let resource = GroupResource::new("", "serviceaccounts");
+        waiting.then(|| (resource, namespace.to_owned(), DEFAULT.to_owned()))
+    }
+
     fn mutate(
         &self,
         context: &Context,

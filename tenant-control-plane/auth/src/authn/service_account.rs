@@ -1,12 +1,14 @@
 //! ServiceAccount tokens: signature, issuer, audience, time, and that everything the token is
 //! bound to still exists under the same uid.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, bail, ensure};
 use base64::Engine;
 use machinery::{GroupResource, ObjectSource, UserInfo};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::token::{self, BoundObject, Claims, KeySet};
 
@@ -14,6 +16,8 @@ use crate::token::{self, BoundObject, Claims, KeySet};
 const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
 /// Seconds after an object's deletion time during which its tokens still work.
 const DELETION_LEEWAY_SECONDS: i64 = 60;
+/// How many checked tokens are remembered; one is well below a kilobyte.
+const REMEMBERED: usize = 4096;
 const EXTRA: &str = "authentication.kubernetes.io/";
 
 /// How to check the tokens of ServiceAccounts.
@@ -29,6 +33,9 @@ pub struct ServiceAccountConfig {
 
 pub(super) struct ServiceAccounts {
     config: ServiceAccountConfig,
+    /// Claims of tokens whose signature has been checked, by SHA-256 of the token. Time, audience
+    /// and what they are bound to are checked each time.
+    signed: Mutex<HashMap<[u8; 32], Arc<Claims>>>,
 }
 
 impl ServiceAccounts {
@@ -37,7 +44,7 @@ impl ServiceAccounts {
         if config.audiences.is_empty() {
             config.audiences = config.issuers.clone();
         }
-        Ok(Self { config })
+        Ok(Self { config, signed: Mutex::new(HashMap::new()) })
     }
 
     pub(super) fn audiences(&self) -> &[String] {
@@ -63,12 +70,29 @@ impl ServiceAccounts {
             return Ok((legacy_user(source, token, &claims, now)?, good_for));
         }
         ensure!(self.config.issuers.contains(&issuer), "the token has an unknown issuer");
-        let claims = Claims::from_value(token::verify(&self.config.keys, token)?)?;
+        let claims = self.signed(token)?;
         claims.check_time(now.as_second())?;
         let good_for: Vec<_> = asked.iter().filter(|a| claims.aud.contains(a)).cloned().collect();
         ensure!(!good_for.is_empty(), "the token is for another audience");
         check_bound(source, &claims, now)?;
         Ok((user(&claims), good_for))
+    }
+}
+
+impl ServiceAccounts {
+    fn signed(&self, token: &str) -> anyhow::Result<Arc<Claims>> {
+        let key: [u8; 32] = Sha256::digest(token).into();
+        let known = self.signed.lock().expect("no holder of this lock panics").get(&key).cloned();
+        if let Some(claims) = known {
+            return Ok(claims);
+        }
+        let claims = Arc::new(Claims::from_value(token::verify(&self.config.keys, token)?)?);
+        let mut signed = self.signed.lock().expect("no holder of this lock panics");
+        if signed.len() >= REMEMBERED {
+            signed.clear();
+        }
+        signed.insert(key, claims.clone());
+        Ok(claims)
     }
 }
 
