@@ -118,7 +118,7 @@ impl Worker {
     ) -> anyhow::Result<WorkerStatus> {
         let process = read_json::<ProcessRecord>(&self.path("process.json"))?;
         let (phase, message) = match &process {
-            Some(p) if p.identity.alive() => {
+            Some(p) if p.identity.alive() || self.is_ending() => {
                 let said = remark(self).or_else(|| crate::console::last_step(&self.dir));
                 if self.path("running").exists() {
                     (Phase::Running, said.unwrap_or_else(|| "running".into()))
@@ -143,6 +143,11 @@ impl Worker {
             pid: process.as_ref().filter(|_| alive).map_or(0, |p| p.identity.pid),
             started_at_unix: process.as_ref().map_or(0, |p| p.started_at_unix),
         })
+    }
+
+    /// The process has ended and the keeper is about to write down how.
+    fn is_ending(&self) -> bool {
+        self.is_kept() && !self.path("exit.json").exists()
     }
 
     fn exit_message(&self) -> anyhow::Result<String> {
