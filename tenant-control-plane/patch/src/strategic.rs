@@ -111,10 +111,10 @@ impl<'s> Merge<'s> {
                     _ => None,
                 });
                 // A map of objects: the changes below its keys merge by the elements' type.
-                if let Some(FieldType::Map(inner)) = field.map(|f| &f.ty) {
-                    if let FieldType::Object(id) = **inner {
-                        return self.map_of_objects(self.schema.resolve(id), current, changes);
-                    }
+                if let Some(FieldType::Map(inner)) = field.map(|f| &f.ty)
+                    && let FieldType::Object(id) = **inner
+                {
+                    return self.map_of_objects(self.schema.resolve(id), current, changes);
                 }
                 self.object(ty, current, changes).map(Value::Object)
             }

@@ -24,6 +24,7 @@ mod duration;
 pub mod normalize;
 pub mod openapi;
 mod parse;
+mod place;
 pub mod protobuf;
 pub mod strict;
 pub mod table;

@@ -6,7 +6,8 @@
 use machinery::GroupVersionKind;
 use serde_json::{Map, Value};
 
-use crate::table::{Field, FieldType, Scalar, Schema, Type};
+use crate::place::At;
+use crate::table::{FieldType, Scalar, Schema, Type};
 
 /// Name of the type behind JSON schemas in custom resource definitions.
 pub(crate) const JSON_SCHEMA: &str =
@@ -17,8 +18,8 @@ impl Schema {
     /// ignored. The error names the first field at fault, in the words of upstream's decoder.
     pub fn check_types(&self, ty: &Type, value: &Value) -> Result<(), String> {
         match value {
-            Value::Object(fields) => self.check_object(ty, fields, ""),
-            other => Err(mismatch(other, ty.short_name(), "", "object")),
+            Value::Object(fields) => self.check_object(ty, fields, None),
+            other => Err(mismatch(other, ty.short_name(), None, "object")),
         }
     }
 
@@ -27,7 +28,7 @@ impl Schema {
     pub fn unknown_fields(&self, ty: &Type, value: &Value) -> Vec<String> {
         let mut found = Vec::new();
         if let Value::Object(fields) = value {
-            self.unknown_in(ty, fields, "", &mut found);
+            self.unknown_in(ty, fields, None, &mut found);
         }
         found
     }
@@ -78,90 +79,90 @@ impl Schema {
         &self,
         ty: &Type,
         fields: &Map<String, Value>,
-        at: &str,
+        at: Option<&At<'_>>,
         found: &mut Vec<String>,
     ) {
         for (name, value) in fields {
-            let path = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+            let here = At::under(at, name);
             match ty.field(name) {
-                Some(field) => self.unknown_in_value(&field.ty, value, &path, found),
-                None => found.push(format!("unknown field \"{path}\"")),
+                Some(field) => self.unknown_in_value(&field.ty, value, &here, found),
+                None => found.push(format!("unknown field \"{here}\"")),
             }
         }
     }
 
-    fn unknown_in_value(&self, ty: &FieldType, value: &Value, at: &str, found: &mut Vec<String>) {
+    fn unknown_in_value(
+        &self,
+        ty: &FieldType,
+        value: &Value,
+        at: &At<'_>,
+        found: &mut Vec<String>,
+    ) {
         match (ty, value) {
             (FieldType::Object(id), Value::Object(fields)) => {
-                self.unknown_in(self.resolve(*id), fields, at, found);
+                self.unknown_in(self.resolve(*id), fields, Some(at), found);
             }
             (FieldType::List(inner), Value::Array(items)) if inner.object().is_some() => {
                 for (index, item) in items.iter().enumerate() {
-                    self.unknown_in_value(inner, item, &format!("{at}[{index}]"), found);
+                    self.unknown_in_value(inner, item, &at.index(index), found);
                 }
             }
             (FieldType::Map(inner), Value::Object(entries)) if inner.object().is_some() => {
                 for (key, entry) in entries {
-                    self.unknown_in_value(inner, entry, &format!("{at}.{key}"), found);
+                    self.unknown_in_value(inner, entry, &at.field(key), found);
                 }
             }
             (FieldType::Scalar(scalar), Value::Object(fields)) => {
                 if let Some(ty) = self.schema_in(*scalar) {
-                    self.unknown_in(ty, fields, at, found);
+                    self.unknown_in(ty, fields, Some(at), found);
                 }
             }
             _ => {}
         }
     }
 
-    fn check_object(&self, ty: &Type, fields: &Map<String, Value>, at: &str) -> Result<(), String> {
+    fn check_object(
+        &self,
+        ty: &Type,
+        fields: &Map<String, Value>,
+        at: Option<&At<'_>>,
+    ) -> Result<(), String> {
         for (name, value) in fields {
             if let Some(field) = ty.field(name) {
-                let path = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
-                self.check_value(ty, field, &field.ty, value, &path)?;
+                self.check_value(ty, &field.ty, value, &At::under(at, name))?;
             }
         }
         Ok(())
     }
 
+    /// Checks a value below a field of `owner`, which errors name.
     fn check_value(
         &self,
         owner: &Type,
-        field: &Field,
         ty: &FieldType,
         value: &Value,
-        at: &str,
+        at: &At<'_>,
     ) -> Result<(), String> {
         if value.is_null() {
             return Ok(());
         }
+        let wrong = |wanted: &str| Err(mismatch(value, owner.short_name(), Some(at), wanted));
         match (ty, value) {
             (FieldType::Object(id), Value::Object(fields)) => {
-                self.check_object(self.resolve(*id), fields, at)
-            }
-            (FieldType::Object(id), other) => {
-                Err(mismatch(other, owner.short_name(), at, &go_name(self.resolve(*id))))
+                self.check_object(self.resolve(*id), fields, Some(at))
             }
             (FieldType::List(inner), Value::Array(items)) => {
-                items.iter().try_for_each(|item| self.check_value(owner, field, inner, item, at))
-            }
-            (FieldType::List(inner), other) => {
-                let ty = format!("[]{}", self.go_type(inner));
-                Err(mismatch(other, owner.short_name(), at, &ty))
+                items.iter().try_for_each(|item| self.check_value(owner, inner, item, at))
             }
             (FieldType::Map(inner), Value::Object(entries)) => {
-                entries.values().try_for_each(|e| self.check_value(owner, field, inner, e, at))
+                entries.values().try_for_each(|entry| self.check_value(owner, inner, entry, at))
             }
-            (FieldType::Map(inner), other) => {
-                let ty = format!("map[string]{}", self.go_type(inner));
-                Err(mismatch(other, owner.short_name(), at, &ty))
-            }
-            (FieldType::Scalar(scalar), value) => {
-                check_scalar(*scalar, value).map_err(|fault| match fault {
-                    Fault::Type(ty) => mismatch(value, owner.short_name(), at, ty),
-                    Fault::Text(text) => text,
-                })
-            }
+            (FieldType::Scalar(scalar), value) => match check_scalar(*scalar, value) {
+                Ok(()) => Ok(()),
+                Err(Fault::Type(wanted)) => wrong(wanted),
+                Err(Fault::Text(text)) => Err(text),
+            },
+            (ty, _) => wrong(&self.go_type(ty)),
         }
     }
 
@@ -283,7 +284,7 @@ fn go_name(ty: &Type) -> String {
     }
 }
 
-fn mismatch(value: &Value, owner: &str, at: &str, wanted: &str) -> String {
+fn mismatch(value: &Value, owner: &str, at: Option<&At<'_>>, wanted: &str) -> String {
     let found = match value {
         Value::Null => "null".to_owned(),
         Value::Bool(_) => "bool".to_owned(),
@@ -294,8 +295,8 @@ fn mismatch(value: &Value, owner: &str, at: &str, wanted: &str) -> String {
         Value::Object(_) => "object".to_owned(),
     };
     match at {
-        "" => format!("json: cannot unmarshal {found} into Go value of type {owner}"),
-        _ => format!(
+        None => format!("json: cannot unmarshal {found} into Go value of type {owner}"),
+        Some(at) => format!(
             "json: cannot unmarshal {found} into Go struct field {owner}.{at} of type {wanted}"
         ),
     }

@@ -35,10 +35,10 @@ impl Schema {
     fn constants(&self, ty: &Type, fields: &mut Object) {
         for field in &ty.fields {
             let name = field.name.as_ref();
-            if let (Some(default), false) = (&field.default, fields.contains_key(name)) {
-                if is_meaningful(default) || field.nullable {
-                    fields.insert(name.to_owned(), (**default).clone());
-                }
+            if let (Some(default), false) = (&field.default, fields.contains_key(name))
+                && (is_meaningful(default) || field.nullable)
+            {
+                fields.insert(name.to_owned(), (**default).clone());
             }
             if let (Some(_), Some(value)) = (field.ty.object(), fields.get_mut(name)) {
                 self.constants_in(&field.ty, value);

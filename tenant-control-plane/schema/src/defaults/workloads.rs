@@ -14,11 +14,11 @@ pub(super) fn deployment(deployment: &mut Object) {
     or_set(spec, "progressDeadlineSeconds", 600);
     if let Some(strategy) = made(spec, "strategy") {
         or_set(strategy, "type", "RollingUpdate");
-        if text(strategy, "type") == "RollingUpdate" {
-            if let Some(rolling) = made(strategy, "rollingUpdate") {
-                or_set(rolling, "maxUnavailable", "25%");
-                or_set(rolling, "maxSurge", "25%");
-            }
+        if text(strategy, "type") == "RollingUpdate"
+            && let Some(rolling) = made(strategy, "rollingUpdate")
+        {
+            or_set(rolling, "maxUnavailable", "25%");
+            or_set(rolling, "maxSurge", "25%");
         }
     }
     template(spec);
@@ -55,11 +55,11 @@ pub(super) fn daemon_set(set: &mut Object) {
     or_set(spec, "revisionHistoryLimit", REVISION_HISTORY);
     if let Some(strategy) = made(spec, "updateStrategy") {
         or_set(strategy, "type", "RollingUpdate");
-        if text(strategy, "type") == "RollingUpdate" {
-            if let Some(rolling) = made(strategy, "rollingUpdate") {
-                or_set(rolling, "maxUnavailable", 1);
-                or_set(rolling, "maxSurge", 0);
-            }
+        if text(strategy, "type") == "RollingUpdate"
+            && let Some(rolling) = made(strategy, "rollingUpdate")
+        {
+            or_set(rolling, "maxUnavailable", 1);
+            or_set(rolling, "maxSurge", 0);
         }
     }
     template(spec);

@@ -59,11 +59,11 @@ fn this(
                 this(schema, inner, &[], entry, &at.key(key), faults);
             }
         }
-        (FieldType::Scalar(Scalar::String), Value::String(text)) => {
-            if !text.is_empty() && !allowed.is_empty() && !allowed.iter().any(|a| a == text) {
-                let allowed: Vec<&str> = allowed.iter().map(AsRef::as_ref).collect();
-                faults.unsupported(at, text, &allowed);
-            }
+        (FieldType::Scalar(Scalar::String), Value::String(text))
+            if !text.is_empty() && !allowed.is_empty() && !allowed.iter().any(|a| a == text) =>
+        {
+            let allowed: Vec<&str> = allowed.iter().map(AsRef::as_ref).collect();
+            faults.unsupported(at, text, &allowed);
         }
         _ => {}
     }

@@ -21,8 +21,9 @@ use std::collections::HashSet;
 use machinery::{Cause, GroupVersionKind};
 use serde_json::Value;
 
+use crate::place::At;
 use crate::table::Schema;
-pub(crate) use faults::{At, Faults};
+pub(crate) use faults::Faults;
 
 /// Checks an object.
 type Rules = fn(&Value, &mut Faults);

@@ -54,15 +54,14 @@ pub(super) fn service(service: &Value, faults: &mut Faults) {
     }
     if let Some(seconds) =
         spec.pointer("/sessionAffinityConfig/clientIP/timeoutSeconds").and_then(Value::as_i64)
+        && !(1..=AFFINITY_MAX).contains(&seconds)
     {
-        if !(1..=AFFINITY_MAX).contains(&seconds) {
-            let why = format!("must be greater than 0 and less than {AFFINITY_MAX}");
-            faults.invalid(
-                &At::new("spec.sessionAffinityConfig.clientIP.timeoutSeconds"),
-                seconds,
-                &why,
-            );
-        }
+        let why = format!("must be greater than 0 and less than {AFFINITY_MAX}");
+        faults.invalid(
+            &At::new("spec.sessionAffinityConfig.clientIP.timeoutSeconds"),
+            seconds,
+            &why,
+        );
     }
     let is_external =
         matches!(kind, "NodePort" | "LoadBalancer") || !items(spec, "externalIPs").is_empty();

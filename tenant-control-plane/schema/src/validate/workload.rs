@@ -32,14 +32,13 @@ pub(super) fn deployment(deployment: &Value, faults: &mut Faults) {
     let at = At::new("spec");
     if let (Some(deadline), Some(ready)) =
         (int(spec, "progressDeadlineSeconds"), int(spec, "minReadySeconds"))
+        && deadline <= ready
     {
-        if deadline <= ready {
-            faults.invalid(
-                &at.field("progressDeadlineSeconds"),
-                deadline,
-                "must be greater than minReadySeconds",
-            );
-        }
+        faults.invalid(
+            &at.field("progressDeadlineSeconds"),
+            deadline,
+            "must be greater than minReadySeconds",
+        );
     }
     let strategy = &spec["strategy"];
     let here = at.field("strategy");
@@ -184,13 +183,12 @@ pub(super) fn cron_job(cron: &Value, faults: &mut Faults) {
         let why = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
         faults.invalid(&at.field("schedule"), schedule, why);
     }
-    if let Some(zone) = spec.get("timeZone").and_then(Value::as_str) {
-        if zone.is_empty()
+    if let Some(zone) = spec.get("timeZone").and_then(Value::as_str)
+        && (zone.is_empty()
             || zone.eq_ignore_ascii_case("local")
-            || jiff::tz::TimeZone::get(zone).is_err()
-        {
-            faults.invalid(&at.field("timeZone"), zone, &format!("unknown time zone {zone}"));
-        }
+            || jiff::tz::TimeZone::get(zone).is_err())
+    {
+        faults.invalid(&at.field("timeZone"), zone, &format!("unknown time zone {zone}"));
     }
     for name in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"]
     {

@@ -56,20 +56,20 @@ fn source(volume: &Value, at: &At<'_>, faults: &mut Faults) {
             keys(source, &here, faults);
         }
     }
-    if let Some(path) = volume.get("hostPath").map(|h| text(h, "path")) {
-        if path.split('/').any(|part| part == "..") {
-            let here = at.field("hostPath");
-            faults.invalid(&here.field("path"), path, "must not contain '..'");
-        }
+    if let Some(path) = volume.get("hostPath").map(|h| text(h, "path"))
+        && path.split('/').any(|part| part == "..")
+    {
+        let here = at.field("hostPath");
+        faults.invalid(&here.field("path"), path, "must not contain '..'");
     }
-    if let Some(limit) = volume.get("emptyDir").and_then(|e| e.get("sizeLimit")) {
-        if Quantity::from_json(limit).is_ok_and(Quantity::is_negative) {
-            let here = at.field("emptyDir");
-            faults.forbidden(
-                &here.field("sizeLimit"),
-                "SizeLimit field must be a valid resource quantity",
-            );
-        }
+    if let Some(limit) = volume.get("emptyDir").and_then(|e| e.get("sizeLimit"))
+        && Quantity::from_json(limit).is_ok_and(Quantity::is_negative)
+    {
+        let here = at.field("emptyDir");
+        faults.forbidden(
+            &here.field("sizeLimit"),
+            "SizeLimit field must be a valid resource quantity",
+        );
     }
     if let Some(source) = volume.get("downwardAPI") {
         let here = at.field("downwardAPI");
