@@ -21,6 +21,7 @@
 pub mod actions;
 pub mod api;
 pub mod config;
+mod console;
 pub mod flags;
 pub mod identity;
 pub mod input;

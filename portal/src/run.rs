@@ -24,7 +24,7 @@ use crate::flags::{Command, Flags};
 use crate::live::Bell;
 use crate::password::LoginLimiter;
 use crate::state::AppState;
-use crate::{api, setup};
+use crate::{api, console, setup};
 
 /// How long requests may go on after a termination signal.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -80,7 +80,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
 
 /// All routes.
 pub fn app(state: AppState) -> Router {
-    api::router(state)
+    api::router(state.clone()).merge(console::router(state))
 }
 
 async fn serve(
