@@ -74,6 +74,13 @@ async fn leader_loop(node: Arc<Node>) {
         if leader.is_some() && leader != last {
             last = leader;
             node.metrics.count(Counted::LeaderChange);
+            let (own, _) = node.consensus.ids();
+            tracing::info!(
+                leader.id = format_args!("{:x}", leader.unwrap_or(0)),
+                leader.is_this_member = leader == Some(own),
+                raft.term = node.consensus.status().term,
+                "following a leader"
+            );
         }
         if leader.is_some() {
             since = None;

@@ -1,5 +1,6 @@
 //! etcd (module documentation follows).
 
+pub mod authority;
 pub mod background;
 pub mod backup;
 pub mod config;

@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 fn main() -> anyhow::Result<()> {
     let flags = Flags::parse();
     let level = flags.log_level.clone();
-    let filter = EnvFilter::new(format!("{level},openraft=warn,h2=warn,hyper=warn,rustls=warn"));
+    let filter = EnvFilter::new(format!("{level},openraft=error,h2=warn,hyper=warn,rustls=warn"));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

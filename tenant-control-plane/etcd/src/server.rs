@@ -25,6 +25,7 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tower::ServiceExt;
 
+use crate::authority::FixAuthority;
 use crate::config::{Listen, ServerTls};
 use crate::grpc::auth::AuthService;
 use crate::grpc::cluster::ClusterService;
@@ -162,11 +163,11 @@ async fn connection(
     match tls {
         Some(acceptor) => {
             let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)).await??;
-            let conn = builder.serve_connection(TokioIo::new(stream), service);
+            let conn = builder.serve_connection(TokioIo::new(FixAuthority::new(stream)), service);
             watcher.watch(conn.into_owned()).await
         }
         None => {
-            let conn = builder.serve_connection(TokioIo::new(tcp), service);
+            let conn = builder.serve_connection(TokioIo::new(FixAuthority::new(tcp)), service);
             watcher.watch(conn.into_owned()).await
         }
     }

@@ -76,9 +76,11 @@ fn config(timing: Timing) -> anyhow::Result<Config> {
     let config = Config {
         cluster_name: "etcd".into(),
         heartbeat_interval: ms(timing.heartbeat),
-        // As etcd: between one and two election timeouts, drawn anew each time.
-        election_timeout_min: ms(timing.election),
-        election_timeout_max: 2 * ms(timing.election),
+        // A follower waits for the leader's lease to run out (which is as long as the maximum),
+        // and then for a random time: together about one election timeout after the last
+        // heartbeat, where etcd waits between one and two.
+        election_timeout_min: ms(timing.election) * 35 / 100,
+        election_timeout_max: ms(timing.election) * 55 / 100,
         install_snapshot_timeout: 3_600_000,
         max_payload_entries: 256,
         // A follower gets a snapshot only if the log no longer has what it needs.
