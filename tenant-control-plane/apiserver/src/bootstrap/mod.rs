@@ -1,0 +1,64 @@
+//! What every cluster has: ensured at the start of each replica and from time to time, until the
+//! server is told to stop.
+
+mod endpoints;
+mod ensure;
+mod objects;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Api;
+
+/// How often what must be there is looked after.
+const ROUND: Duration = Duration::from_secs(60);
+/// How soon a failed first round is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+/// How often this replica's record is renewed and the `kubernetes` endpoints are compared.
+const RENEW: Duration = Duration::from_secs(5);
+
+/// Runs until the token is cancelled; then takes this replica out of the `kubernetes` endpoints.
+pub async fn run(api: Arc<Api>, stop: CancellationToken) {
+    let mut record = endpoints::Record::new(&api);
+    let mut due = tokio::time::Instant::now();
+    let mut is_done = false;
+    loop {
+        if tokio::time::Instant::now() >= due {
+            match round(&api).await {
+                Ok(()) => {
+                    if !std::mem::replace(&mut is_done, true) {
+                        api.health.bootstrapped();
+                        tracing::info!("everything that a cluster must have is there");
+                    }
+                    due += ROUND;
+                }
+                Err(error) => tracing::warn!(%error, "ensuring the cluster's own objects failed"),
+            }
+        }
+        if let Err(error) = record.reconcile(&api).await {
+            tracing::warn!(%error, "publishing this server's address failed");
+        }
+        let pause = if is_done { RENEW } else { RETRY };
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+    if let Err(error) = record.withdraw(&api).await {
+        tracing::warn!(%error, "withdrawing this server's address failed");
+    }
+}
+
+async fn round(api: &Arc<Api>) -> Result<(), machinery::Status> {
+    api.caches.catch_up().await?;
+    for object in auth::bootstrap_policy() {
+        ensure::policy(api, object).await?;
+    }
+    for object in objects::all(api) {
+        ensure::present(api, object).await?;
+    }
+    ensure::aggregated_roles(api).await?;
+    api.services.repair().await
+}

@@ -1,0 +1,99 @@
+//! Request bodies: bounded, and decoded into a JSON tree.
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use machinery::{Reason, Status};
+use serde_json::Value;
+
+use super::{Request, media};
+
+/// Largest body that is read, bytes.
+pub const MAX_BODY: usize = 3 * 1024 * 1024;
+/// What a YAML body may expand to, bytes.
+const MAX_YAML_EXPANSION: usize = 8 * 1024 * 1024;
+
+/// In which notation a body came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notation {
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+}
+
+/// Reads the whole body; 413 when it is too large.
+pub async fn read(request: &mut Request) -> Result<Bytes, Status> {
+    let mut body = std::mem::replace(request.body_mut(), streaming::body::empty());
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame
+            .map_err(|e| Status::bad_request(format!("reading the request body failed: {e}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if whole.len() + data.len() > MAX_BODY {
+            return Err(Status::new(
+                Reason::RequestEntityTooLarge,
+                format!("Request entity too large: limit is {MAX_BODY}"),
+            ));
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole.freeze())
+}
+
+/// The notation of the body; 415 for others than JSON and YAML.
+pub fn notation(request: &Request) -> Result<Notation, Status> {
+    match media::content_type(request.headers()).as_str() {
+        "" | "application/json" => Ok(Notation::Json),
+        "application/yaml" | "text/yaml" | "application/x-yaml" => Ok(Notation::Yaml),
+        other => Err(Status::new(
+            Reason::UnsupportedMediaType,
+            format!(
+                "the body of the request was in an unknown format - accepted media types include: \
+                 application/json, application/yaml (got {other:?})"
+            ),
+        )),
+    }
+}
+
+/// Decodes a body.
+pub fn decode(bytes: &[u8], notation: Notation) -> Result<Value, Status> {
+    let value = match notation {
+        Notation::Json => serde_json::from_slice::<Value>(bytes).map_err(|e| e.to_string()),
+        Notation::Yaml => decode_yaml(bytes),
+    };
+    value.map_err(|why| {
+        Status::bad_request(format!("the object provided is unrecognized: {why}"))
+    })
+}
+
+fn decode_yaml(bytes: &[u8]) -> Result<Value, String> {
+    let text = std::str::from_utf8(bytes).map_err(|e| e.to_string())?;
+    let value: Value = serde_yaml_ng::from_str(text).map_err(|e| e.to_string())?;
+    // Anchors let a small text grow; the parser bounds repetition, this bounds the result.
+    if size(&value, MAX_YAML_EXPANSION).is_none() {
+        return Err("the YAML document expands to too much".to_owned());
+    }
+    Ok(value)
+}
+
+/// Rough size of a tree in bytes, or `None` when beyond the limit.
+fn size(value: &Value, limit: usize) -> Option<usize> {
+    let mut left = limit;
+    let mut stack = vec![value];
+    while let Some(value) = stack.pop() {
+        let cost = match value {
+            Value::String(s) => s.len() + 8,
+            Value::Array(items) => {
+                stack.extend(items);
+                8
+            }
+            Value::Object(map) => {
+                stack.extend(map.values());
+                8 + map.keys().map(|k| k.len() + 8).sum::<usize>()
+            }
+            _ => 8,
+        };
+        left = left.checked_sub(cost)?;
+    }
+    Some(limit - left)
+}

@@ -1,0 +1,94 @@
+//! Responses.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderValue, StatusCode, header};
+use machinery::Status;
+use serde_json::Value;
+use streaming::body;
+
+use super::Response;
+
+/// Bodies are sent in pieces of about this size.
+const PIECE: usize = 64 * 1024;
+
+/// A response of some media type.
+pub fn bytes(code: StatusCode, media_type: &'static str, bytes: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(body::full(bytes));
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+/// Plain text.
+pub fn text(code: StatusCode, text: impl Into<String>) -> Response {
+    bytes(code, "text/plain; charset=utf-8", text.into())
+}
+
+/// A JSON value.
+pub fn json(code: StatusCode, value: &Value) -> Response {
+    let bytes_of = serde_json::to_vec(value).expect("a JSON value always serialises");
+    bytes(code, "application/json", bytes_of)
+}
+
+/// An error.
+pub fn error(status: &Status) -> Response {
+    let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = json(code, &status.to_json());
+    if let Some(seconds) = status.details["retryAfterSeconds"].as_u64() {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// Adds a `Warning` header (RFC 9111 §5.5 as Kubernetes uses it: code 299, no agent).
+pub fn warn(response: &mut Response, warnings: &[String]) {
+    for warning in warnings {
+        let quoted: String = warning
+            .chars()
+            .filter(|c| !c.is_control())
+            .flat_map(|c| (matches!(c, '"' | '\\')).then_some('\\').into_iter().chain([c]))
+            .collect();
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+}
+
+/// A JSON text of `head`, items separated by commas, and `tail`. Items are turned into bytes while
+/// the client reads, a piece at a time, so that a long list needs no second copy in memory.
+pub fn json_list<T, F>(head: String, items: Vec<T>, render: F, tail: &'static str) -> Response
+where
+    T: Send + 'static,
+    F: Fn(T, &mut BytesMut) + Send + 'static,
+{
+    let mut items = items.into_iter();
+    let mut first = true;
+    let mut piece = move |mut buffer: BytesMut| {
+        for item in items.by_ref() {
+            if !std::mem::take(&mut first) {
+                buffer.put_u8(b',');
+            }
+            render(item, &mut buffer);
+            if buffer.len() >= PIECE {
+                return (buffer.freeze(), false);
+            }
+        }
+        buffer.put_slice(tail.as_bytes());
+        (buffer.freeze(), true)
+    };
+    let (start, done) = piece(BytesMut::from(head.as_bytes()));
+    if done {
+        return bytes(StatusCode::OK, "application/json", start);
+    }
+    let rest = futures::stream::unfold(Some(piece), |state| async move {
+        let mut piece = state?;
+        let (bytes, done) = piece(BytesMut::with_capacity(PIECE + PIECE / 4));
+        Some((Ok::<_, std::convert::Infallible>(bytes), (!done).then_some(piece)))
+    });
+    let all = futures::StreamExt::chain(futures::stream::once(async move { Ok(start) }), rest);
+    let mut response = bytes(StatusCode::OK, "application/json", Bytes::new());
+    *response.body_mut() = body::stream(all);
+    response
+}

@@ -1,0 +1,187 @@
+//! The registry: carries out verbs on resources, for every kind alike.
+//!
+//! ```text
+//!  request ─► Target (row, namespace, name, subresource)
+//!     get, list, watch      ─► read, watch      ─► cache bytes ─► present
+//!     create, update, patch ─► decode ─► settle (metadata, defaults, strategy, admission,
+//!                              validation)      ─► store transaction ─► present
+//!     delete                ─► delete (grace, finalizers, preconditions) ─► store
+//!     subresources          ─► sub/*
+//!     reviews               ─► review
+//! ```
+
+pub mod decode;
+pub mod delete;
+pub mod options;
+pub mod patch;
+pub mod present;
+pub mod read;
+pub mod review;
+pub mod settle;
+pub mod sub;
+pub mod watch;
+pub mod write;
+
+use std::sync::{Arc, Mutex};
+
+use http::{Method, StatusCode};
+use machinery::{GroupResource, GroupVersionKind, Reason, RequestInfo, Status, UserInfo};
+
+use crate::api::Api;
+use crate::http::query::Query;
+use crate::http::{Request, Response, respond};
+use crate::kinds::{Row, Subresource};
+
+/// One request on one resource.
+pub struct Call {
+    /// The server.
+    pub api: Arc<Api>,
+    /// What is asked for.
+    pub info: RequestInfo,
+    /// By whom.
+    pub user: UserInfo,
+    /// The kind.
+    pub row: Arc<Row>,
+    /// Query parameters.
+    pub query: Query,
+    /// Request headers.
+    pub headers: http::HeaderMap,
+    /// Now, as the API writes it.
+    pub now: String,
+    /// What to tell the client beside the answer.
+    pub warnings: Mutex<Vec<String>>,
+}
+
+impl Call {
+    /// The resource, without version.
+    pub fn resource(&self) -> GroupResource {
+        self.row.group_resource()
+    }
+
+    /// The row's kind.
+    pub fn gvk(&self) -> GroupVersionKind {
+        GroupVersionKind {
+            group: self.row.group.to_string(),
+            version: self.row.version.to_string(),
+            kind: self.row.kind.to_string(),
+        }
+    }
+
+    /// The subresource asked for.
+    pub fn subresource(&self) -> Option<&Subresource> {
+        self.row.subresource(&self.info.subresource)
+    }
+
+    /// Adds a warning.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.warnings.lock().expect("no panic while locked").push(text.into());
+    }
+
+    /// 422 for this kind.
+    pub fn invalid(&self, name: &str, causes: Vec<machinery::Cause>) -> Status {
+        Status::invalid(&self.row.group, &self.row.kind, name, causes)
+    }
+}
+
+/// Answers a resource request that may proceed.
+pub async fn handle(api: Arc<Api>, request: Request, info: RequestInfo, user: UserInfo) -> Response {
+    match dispatch(api, request, info, user).await {
+        Ok(response) => response,
+        Err(status) => respond::error(&status),
+    }
+}
+
+async fn dispatch(
+    api: Arc<Api>,
+    request: Request,
+    info: RequestInfo,
+    user: UserInfo,
+) -> Result<Response, Status> {
+    let table = api.table.snapshot();
+    let row = table.find(&info.group, &info.version, &info.resource).ok_or_else(no_resource)?.clone();
+    check_scope(&row, &info)?;
+    let call = Arc::new(Call {
+        query: Query::parse(request.uri().query()),
+        headers: request.headers().clone(),
+        now: crate::clock::now(),
+        warnings: Mutex::default(),
+        api,
+        info,
+        user,
+        row,
+    });
+    let mut response = route(&call, request).await?;
+    let warnings = std::mem::take(&mut *call.warnings.lock().expect("no panic while locked"));
+    respond::warn(&mut response, &warnings);
+    Ok(response)
+}
+
+/// 404 for a path that names nothing.
+pub fn no_resource() -> Status {
+    Status::new(Reason::NotFound, "the server could not find the requested resource")
+}
+
+fn check_scope(row: &Row, info: &RequestInfo) -> Result<(), Status> {
+    let is_namespace = row.group.is_empty() && row.plural == "namespaces";
+    let fits = match (row.namespaced, info.namespace.is_empty()) {
+        (false, true) => true,
+        (false, false) => is_namespace,
+        (true, false) => true,
+        // Across namespaces one can read, and post reviews nowhere.
+        (true, true) => matches!(info.verb.as_str(), "list" | "watch" | "deletecollection" | "create")
+            && info.subresource.is_empty(),
+    };
+    if fits { Ok(()) } else { Err(no_resource()) }
+}
+
+fn method_not_allowed() -> Status {
+    Status::new(
+        Reason::MethodNotAllowed,
+        "the server does not allow this method on the requested resource",
+    )
+}
+
+async fn route(call: &Arc<Call>, request: Request) -> Result<Response, Status> {
+    if !call.info.subresource.is_empty() {
+        let sub = call.subresource().ok_or_else(no_resource)?;
+        let verb = call.info.verb.as_str();
+        if !sub.verbs.allows(verb) {
+            return Err(method_not_allowed());
+        }
+        return sub::handle(call, sub.action, request).await;
+    }
+    if !call.row.verbs.allows(&call.info.verb) {
+        return Err(method_not_allowed());
+    }
+    if let Some(kind) = call.row.review {
+        return review::handle(call, kind, request).await;
+    }
+    match call.info.verb.as_str() {
+        "get" => {
+            let response = read::get(call).await?;
+            let head_only = request.method() == Method::HEAD;
+            Ok(if head_only { response.map(|_| streaming::body::empty()) } else { response })
+        }
+        "list" => read::list(call).await,
+        "watch" => watch::watch(call).await,
+        "create" => {
+            if call.row.namespaced && call.info.namespace.is_empty() {
+                return Err(method_not_allowed());
+            }
+            write::create(call, request).await
+        }
+        "update" => write::update(call, request, write::Part::Main).await,
+        "patch" => patch::patch(call, request, write::Part::Main).await,
+        "delete" => delete::delete(call, request).await,
+        "deletecollection" => delete::collection(call, request).await,
+        _ => Err(method_not_allowed()),
+    }
+}
+
+/// `Status` with `status: Success`.
+pub fn success(details: serde_json::Value) -> Response {
+    let body = serde_json::json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details,
+    });
+    respond::json(StatusCode::OK, &body)
+}

@@ -1,0 +1,63 @@
+//! Kinds that are computed: reviews, the old binding, component statuses.
+
+use std::sync::Arc;
+
+use auth::review;
+use http::StatusCode;
+use machinery::Status;
+use serde_json::{Value, json};
+
+use super::{Call, decode, present, read, sub};
+use crate::http::{Request, Response};
+use crate::kinds::Review;
+
+/// Answers a review.
+pub async fn handle(call: &Arc<Call>, kind: Review, mut request: Request) -> Result<Response, Status> {
+    if kind == Review::ComponentStatus {
+        return component_status(call).await;
+    }
+    let body = decode::object(call, &mut request, &call.gvk()).await?;
+    let api = &call.api;
+    let (user, authorizer) = (&call.user, &*api.authorizer);
+    let answer = match kind {
+        Review::Token => review::token_review(&api.authenticator, &body)?,
+        Review::SelfSubject => review::self_subject_review(user, &body),
+        Review::SubjectAccess => review::subject_access_review(authorizer, &body)?,
+        Review::SelfSubjectAccess => review::self_subject_access_review(authorizer, user, &body)?,
+        Review::SelfSubjectRules => review::self_subject_rules_review(authorizer, user, &body)?,
+        Review::LocalSubjectAccess => {
+            review::local_subject_access_review(authorizer, &call.info.namespace, &body)?
+        }
+        Review::Binding => {
+            let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            return sub::pod::bind(call, &name, body).await;
+        }
+        Review::ComponentStatus => Value::Null,
+    };
+    present::value(call, &answer, StatusCode::CREATED)
+}
+
+/// What upstream probes; here only the store is beside this server, and it is asked for its
+/// revision.
+async fn component_status(call: &Arc<Call>) -> Result<Response, Status> {
+    let probe = call.api.store.current_revision().await;
+    let condition = match &probe {
+        Ok(_) => json!({"type": "Healthy", "status": "True", "message": "ok"}),
+        Err(e) => json!({"type": "Healthy", "status": "False", "message": e.message}),
+    };
+    call.warn("v1 ComponentStatus is deprecated in v1.19+");
+    let item = json!({
+        "kind": "ComponentStatus", "apiVersion": "v1", "metadata": {"name": "etcd-0"},
+        "conditions": [condition],
+    });
+    match call.info.name.as_str() {
+        "" => {
+            let found = json!({
+                "kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {}, "items": [item],
+            });
+            present::value(call, &found, StatusCode::OK)
+        }
+        "etcd-0" => present::object(call, item, read::wanted_revision(call)?.unwrap_or(0), StatusCode::OK),
+        name => Err(Status::not_found(&call.resource(), name)),
+    }
+}

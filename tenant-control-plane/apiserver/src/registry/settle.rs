@@ -1,0 +1,231 @@
+//! Brings an object that is about to be written into its final shape, and refuses it if it cannot
+//! be: metadata, defaults, the kind's own rules, admission, validation.
+
+use machinery::names::Faults;
+use machinery::{GroupVersionKind, Status};
+use serde_json::{Map, Value};
+
+use super::Call;
+use super::write::Part;
+use crate::strategy::{Context, cause, content_differs, keep};
+
+/// Longest name that `generateName` makes; longer prefixes are cut.
+const MAX_GENERATED: usize = 63;
+const SUFFIX: usize = 5;
+/// Without vowels and look-alikes, so that no words appear by chance.
+const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// A random name with a prefix.
+pub fn generate_name(prefix: &str) -> String {
+    let room = MAX_GENERATED - SUFFIX;
+    let cut = (0..=room.min(prefix.len())).rev().find(|at| prefix.is_char_boundary(*at)).unwrap_or(0);
+    let mut name = prefix[..cut].to_owned();
+    name.extend((0..SUFFIX).map(|_| ALPHABET[rand::random_range(0..ALPHABET.len())] as char));
+    name
+}
+
+fn metadata(object: &mut Value) -> Result<&mut Map<String, Value>, Status> {
+    let map = object.as_object_mut().ok_or_else(|| Status::bad_request("not an object"))?;
+    let metadata = map.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
+    if metadata.is_null() {
+        *metadata = Value::Object(Map::new());
+    }
+    metadata.as_object_mut().ok_or_else(|| Status::bad_request("metadata is not an object"))
+}
+
+/// Completes the metadata of a new object.
+pub fn new_metadata(call: &Call, object: &mut Value) -> Result<(), Status> {
+    let namespace = call.info.namespace.clone();
+    let metadata = metadata(object)?;
+    let text = |m: &Map<String, Value>, key: &str| m.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    if !text(metadata, "resourceVersion").is_empty() {
+        return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    let given = text(metadata, "namespace");
+    if call.row.namespaced {
+        if !given.is_empty() && given != namespace {
+            return Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+        metadata.insert("namespace".into(), namespace.into());
+    } else {
+        metadata.remove("namespace");
+    }
+    let prefix = text(metadata, "generateName");
+    if text(metadata, "name").is_empty() && !prefix.is_empty() {
+        metadata.insert("name".into(), generate_name(&prefix).into());
+    }
+    for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "generation", "resourceVersion"] {
+        metadata.remove(key);
+    }
+    metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
+    metadata.insert("creationTimestamp".into(), call.now.clone().into());
+    if call.row.strategy.generation {
+        metadata.insert("generation".into(), 1.into());
+    }
+    Ok(())
+}
+
+/// Runs a new object through everything that decides about it.
+pub fn create(call: &Call, object: &mut Value, dry_run: bool) -> Result<(), Status> {
+    let row = &call.row;
+    let gvk = call.gvk();
+    let api = &call.api;
+    if !row.strategy.keeps_status_on_create && row.has_status() {
+        object.as_object_mut().map(|o| o.remove("status"));
+    }
+    new_metadata(call, object)?;
+    default(call, object, &gvk)?;
+    let context = Context { user: &call.user, now: &call.now };
+    (row.strategy.on_create)(object, &context);
+    api.admit(call, &gvk, "", None, object, dry_run)?;
+    default(call, object, &gvk)?;
+    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let mut causes = name_causes(&name, row.strategy.name);
+    causes.extend(api.schema.validate_create(&gvk, object));
+    causes.extend((row.strategy.check)(object, None));
+    dedup(&mut causes);
+    if !causes.is_empty() {
+        return Err(call.invalid(&name, causes));
+    }
+    api.validate_admission(call, &gvk, "", None, Some(object), dry_run)
+}
+
+/// Several checks may find the same fault.
+fn dedup(causes: &mut Vec<machinery::Cause>) {
+    let mut seen = std::collections::HashSet::new();
+    causes.retain(|c| seen.insert((c.field.clone(), c.reason.clone())));
+}
+
+fn name_causes(name: &str, rule: fn(&str) -> Result<(), Faults>) -> Vec<machinery::Cause> {
+    if name.is_empty() {
+        let text = "Required value: name or generateName is required";
+        return vec![cause("FieldValueRequired", "metadata.name", text)];
+    }
+    let faults = rule(name).err().unwrap_or_default();
+    let text = |fault: String| format!("Invalid value: {name:?}: {fault}");
+    faults.into_iter().map(|f| cause("FieldValueInvalid", "metadata.name", text(f))).collect()
+}
+
+fn default(call: &Call, object: &mut Value, gvk: &GroupVersionKind) -> Result<(), Status> {
+    if call.row.custom {
+        return crate::kinds::custom::settle(call, object);
+    }
+    call.api.schema.apply_defaults(gvk, object);
+    Ok(())
+}
+
+/// Checks that a replacement is of the object that it replaces.
+pub fn check_identity(call: &Call, new: &Value, old: &Value) -> Result<(), Status> {
+    let resource = call.resource();
+    let name = &call.info.name;
+    let text = |v: &Value, key: &str| v["metadata"][key].as_str().unwrap_or_default().to_owned();
+    let given = text(new, "name");
+    if !given.is_empty() && given != *name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({name})"
+        )));
+    }
+    let namespace = text(new, "namespace");
+    if call.row.namespaced && !namespace.is_empty() && namespace != call.info.namespace {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    let (uid, known) = (text(new, "uid"), text(old, "uid"));
+    if !uid.is_empty() && uid != known {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {known}");
+        return Err(Status::conflict(&resource, name, &why));
+    }
+    let (version, current) = (text(new, "resourceVersion"), text(old, "resourceVersion"));
+    if version.is_empty() || version == "0" {
+        if !call.row.strategy.unconditional_update {
+            let text = "Invalid value: 0x0: must be specified for an update";
+            return Err(call.invalid(name, vec![cause("FieldValueInvalid", "metadata.resourceVersion", text)]));
+        }
+    } else if version != current {
+        return Err(Status::conflict(
+            &resource,
+            name,
+            "the object has been modified; please apply your changes to the latest version and try again",
+        ));
+    }
+    Ok(())
+}
+
+/// Metadata that a client cannot change.
+fn carry_metadata(call: &Call, new: &mut Value, old: &Value) -> Result<(), Status> {
+    let fixed = [
+        "name", "namespace", "uid", "creationTimestamp", "deletionTimestamp",
+        "deletionGracePeriodSeconds", "generation", "resourceVersion", "generateName",
+    ];
+    metadata(new)?.remove("selfLink");
+    metadata(new)?.remove("managedFields");
+    for key in fixed {
+        keep(&mut new["metadata"], &old["metadata"], key);
+    }
+    if !call.row.namespaced {
+        metadata(new)?.remove("namespace");
+    }
+    Ok(())
+}
+
+/// Runs a changed object through everything that decides about it. `old` is what is stored, in
+/// the row's version, resourceVersion included.
+pub fn update(
+    call: &Call,
+    new: &mut Value,
+    old: &Value,
+    part: Part,
+    dry_run: bool,
+) -> Result<(), Status> {
+    let row = &call.row;
+    let gvk = call.gvk();
+    carry_metadata(call, new, old)?;
+    part.restrict(new, old, row);
+    default(call, new, &gvk)?;
+    match part {
+        Part::Main => (row.strategy.on_update)(new, old),
+        Part::Status => (row.strategy.on_status)(new, old),
+        Part::Approval => crate::strategy::certificates::approve(new, old, &call.now),
+        _ => {}
+    }
+    let sub = part.subresource();
+    call.api.admit(call, &gvk, sub, Some(old), new, dry_run)?;
+    carry_metadata(call, new, old)?;
+    default(call, new, &gvk)?;
+    let name = call.info.name.clone();
+    let mut causes = Vec::new();
+    if part == Part::Main {
+        causes.extend(call.api.schema.validate_update(&gvk, new, old));
+        causes.extend((row.strategy.check)(new, Some(old)));
+    }
+    check_finalizers(new, old, &mut causes);
+    dedup(&mut causes);
+    if !causes.is_empty() {
+        return Err(call.invalid(&name, causes));
+    }
+    call.api.validate_admission(call, &gvk, sub, Some(old), Some(new), dry_run)?;
+    if row.strategy.generation && content_differs(new, old) {
+        let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+        new["metadata"]["generation"] = generation.into();
+    }
+    Ok(())
+}
+
+/// An object that is being deleted gets no new finalizers.
+fn check_finalizers(new: &Value, old: &Value, causes: &mut Vec<machinery::Cause>) {
+    if old["metadata"]["deletionTimestamp"].is_null() {
+        return;
+    }
+    let list = |v: &Value| v["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+    let known = list(old);
+    let added: Vec<_> = list(new).into_iter().filter(|f| !known.contains(f)).collect();
+    if !added.is_empty() {
+        let text = format!(
+            "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
+        );
+        causes.push(cause("FieldValueForbidden", "metadata.finalizers", text));
+    }
+}

@@ -1,0 +1,169 @@
+//! Requests that are carried on to a kubelet, a pod or a Service: log, exec, attach, portforward,
+//! proxy. Here it is decided where they go; `streaming` carries them.
+
+use std::sync::Arc;
+
+use machinery::{GroupResource, ObjectSource, Reason, Status};
+use serde_json::Value;
+use streaming::kubelet::{self, Streams};
+use streaming::node::{Mode, NodeTarget, Scheme};
+
+use crate::http::{Request, Response};
+use crate::kinds::Action;
+use crate::registry::Call;
+use crate::registry::write::current;
+
+/// Carries a request on.
+pub async fn connect(call: &Arc<Call>, action: Action, request: Request) -> Result<Response, Status> {
+    call.api.caches.catch_up().await?;
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let (target, mode) = match (action, call.row.plural.as_ref()) {
+        (Action::Proxy, "nodes") => (node_proxy(call, &query)?, Mode::Proxy),
+        (Action::Proxy, "services") => (service_proxy(call, &query)?, Mode::Proxy),
+        (Action::Proxy, _) => (pod_proxy(call, &query).await?, Mode::Proxy),
+        _ => pod_target(call, action, &query).await?,
+    };
+    let client = call.api.node_client.clone();
+    Ok(streaming::forward(&client, request, target, mode).await)
+}
+
+async fn pod_target(call: &Arc<Call>, action: Action, query: &str) -> Result<(NodeTarget, Mode), Status> {
+    let pod = current(call, false).await?.object;
+    let (namespace, name) = (&call.info.namespace, &call.info.name);
+    let (path, mode) = match action {
+        Action::PortForward => {
+            (kubelet::port_forward_path(namespace, name, query), Mode::PortForward)
+        }
+        Action::Log => {
+            let container = kubelet::container(&pod, query)?;
+            (kubelet::log_path(namespace, name, &container, query), Mode::Log)
+        }
+        _ => {
+            let container = kubelet::container(&pod, query)?;
+            let streams = Streams::from_query(query)?;
+            let command = if action == Action::Exec { "exec" } else { "attach" };
+            let path = kubelet::command_path(command, namespace, name, &container, query);
+            (path, Mode::Command(streams))
+        }
+    };
+    let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+    if node.is_empty() {
+        return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
+    }
+    let (host, port) = kubelet_of(call, node)?;
+    Ok((NodeTarget::kubelet(host, port, path), mode))
+}
+
+fn kubelet_of(call: &Call, node: &str) -> Result<(String, u16), Status> {
+    let nodes = GroupResource::new("", "nodes");
+    let node = ObjectSource::get(&*call.api.caches, &nodes, "", node)
+        .ok_or_else(|| Status::not_found(&nodes, node))?;
+    kubelet::endpoint(&node, &call.api.config.kubelet_preferred_address_types)
+}
+
+/// `/path?query` behind `proxy`.
+fn tail(call: &Call, query: &str) -> String {
+    let path = match call.info.path.split_once("/proxy") {
+        Some((_, rest)) if !rest.is_empty() => rest,
+        _ => "/",
+    };
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
+}
+
+/// Splits `[scheme:]name[:port]`.
+fn split(text: &str) -> Option<(&str, &str, &str)> {
+    match text.split(':').collect::<Vec<_>>()[..] {
+        [name] => Some(("", name, "")),
+        [name, port] => Some(("", name, port)),
+        [scheme @ ("" | "http" | "https"), name, port] => Some((scheme, name, port)),
+        _ => None,
+    }
+}
+
+fn parts(call: &Call) -> Result<(Scheme, String, String), Status> {
+    let bad = || Status::bad_request(format!("invalid {} request {:?}", call.row.plural, call.info.name));
+    let (scheme, name, port) = split(&call.info.name).ok_or_else(bad)?;
+    let scheme = if scheme == "https" { Scheme::AnonymousTls } else { Scheme::Plain };
+    Ok((scheme, name.to_owned(), port.to_owned()))
+}
+
+fn node_proxy(call: &Call, query: &str) -> Result<NodeTarget, Status> {
+    let (_, name, port) = parts(call)?;
+    let (host, kubelet_port) = kubelet_of(call, &name)?;
+    let path = tail(call, query);
+    match port.as_str() {
+        "" => Ok(NodeTarget::kubelet(host, kubelet_port, path)),
+        text if text == kubelet_port.to_string() => Ok(NodeTarget::kubelet(host, kubelet_port, path)),
+        text => {
+            let (scheme, _, _) = parts(call)?;
+            let port = text.parse().map_err(|_| Status::bad_request(format!("invalid port {text:?}")))?;
+            Ok(NodeTarget { scheme, host, port, path_and_query: path })
+        }
+    }
+}
+
+async fn pod_proxy(call: &Arc<Call>, query: &str) -> Result<NodeTarget, Status> {
+    let (scheme, name, port) = parts(call)?;
+    let about = call.about(&call.info.namespace, &name);
+    let pod = current(&about, false).await?.object;
+    let host = pod["status"]["podIP"].as_str().unwrap_or_default().to_owned();
+    if host.is_empty() {
+        return Err(Status::bad_request("address not allowed"));
+    }
+    let port = match port.as_str() {
+        "" => first_port(&pod).unwrap_or(80),
+        text => text.parse().map_err(|_| Status::bad_request(format!("invalid port {text:?}")))?,
+    };
+    Ok(NodeTarget { scheme, host, port, path_and_query: tail(call, query) })
+}
+
+fn first_port(pod: &Value) -> Option<u16> {
+    let mut containers = pod["spec"]["containers"].as_array()?.iter();
+    let port = containers.find_map(|c| c["ports"][0]["containerPort"].as_u64())?;
+    u16::try_from(port).ok()
+}
+
+/// One of the Service's ready endpoints, by port name or number.
+fn service_proxy(call: &Call, query: &str) -> Result<NodeTarget, Status> {
+    let (scheme, name, port) = parts(call)?;
+    let namespace = &call.info.namespace;
+    let services = GroupResource::new("", "services");
+    let service = ObjectSource::get(&*call.api.caches, &services, namespace, &name)
+        .ok_or_else(|| Status::not_found(&services, &name))?;
+    let unavailable = |why: String| Status::new(Reason::ServiceUnavailable, why);
+    let ports = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
+    let wanted = ports
+        .iter()
+        .find(|p| port.is_empty() && ports.len() == 1 || p["name"] == port.as_str() || p["port"].to_string() == port)
+        .ok_or_else(|| unavailable(format!("no service port {port:?} found for service {name:?}")))?;
+    let port_name = wanted["name"].as_str().unwrap_or_default();
+    let endpoints = endpoints_of(call, namespace, &name, port_name);
+    if endpoints.is_empty() {
+        return Err(unavailable(format!("no endpoints available for service {name:?}")));
+    }
+    let (host, port) = endpoints[rand::random_range(0..endpoints.len())].clone();
+    Ok(NodeTarget { scheme, host, port, path_and_query: tail(call, query) })
+}
+
+fn endpoints_of(call: &Call, namespace: &str, service: &str, port_name: &str) -> Vec<(String, u16)> {
+    let slices = GroupResource::new("discovery.k8s.io", "endpointslices");
+    let mut found = Vec::new();
+    for slice in ObjectSource::list(&*call.api.caches, &slices, Some(namespace)) {
+        if slice["metadata"]["labels"]["kubernetes.io/service-name"] != service {
+            continue;
+        }
+        let mut ports = slice["ports"].as_array().into_iter().flatten();
+        let Some(port) = ports.find(|p| p["name"].as_str().unwrap_or_default() == port_name) else {
+            continue;
+        };
+        let Some(port) = port["port"].as_u64().and_then(|p| u16::try_from(p).ok()) else { continue };
+        for endpoint in slice["endpoints"].as_array().into_iter().flatten() {
+            if endpoint["conditions"]["ready"] == false {
+                continue;
+            }
+            let addresses = endpoint["addresses"].as_array().into_iter().flatten();
+            found.extend(addresses.filter_map(|a| Some((a.as_str()?.to_owned(), port))));
+        }
+    }
+    found
+}

@@ -1,0 +1,118 @@
+//! `scale`: the number of replicas, seen alike for every kind that has one.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use machinery::{GroupVersionKind, LabelSelector, Status};
+use serde_json::{Value, json};
+
+use crate::http::{Request, Response};
+use crate::registry::write::{Current, Part, change, current};
+use crate::registry::{Call, decode, patch, present};
+use crate::strategy::{cause, child};
+
+fn gvk() -> GroupVersionKind {
+    GroupVersionKind { group: "autoscaling".into(), version: "v1".into(), kind: "Scale".into() }
+}
+
+/// Where a kind keeps its replicas, as JSON pointers.
+struct Paths {
+    spec: String,
+    status: String,
+    selector: Option<String>,
+}
+
+fn paths(call: &Call) -> Paths {
+    call.row.scale_paths.clone().map_or_else(
+        || Paths {
+            spec: "/spec/replicas".into(),
+            status: "/status/replicas".into(),
+            selector: Some("/spec/selector".into()),
+        },
+        |(spec, status, selector)| Paths { spec, status, selector },
+    )
+}
+
+/// The scale of an object.
+fn scale_of(object: &Value, paths: &Paths) -> Value {
+    let metadata = &object["metadata"];
+    let selector = paths.selector.as_deref().and_then(|p| object.pointer(p));
+    let selector = match selector {
+        Some(Value::String(text)) => Some(text.clone()),
+        Some(map) if map.get("matchLabels").is_some() || map.get("matchExpressions").is_some() => {
+            LabelSelector::from_json(map).ok().map(|s| s.to_string())
+        }
+        Some(map) if map.is_object() => Some(LabelSelector::from_label_map(map).to_string()),
+        _ => None,
+    };
+    let number = |path: &str| object.pointer(path).and_then(Value::as_i64).unwrap_or(0);
+    let mut scale = json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1",
+        "metadata": {
+            "name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"],
+            "resourceVersion": metadata["resourceVersion"],
+            "creationTimestamp": metadata["creationTimestamp"],
+        },
+        "spec": {"replicas": number(&paths.spec)},
+        "status": {"replicas": number(&paths.status)},
+    });
+    if let Some(selector) = selector.filter(|s| !s.is_empty()) {
+        scale["status"]["selector"] = selector.into();
+    }
+    scale
+}
+
+/// Answers a request on `scale`.
+pub async fn handle(call: &Arc<Call>, mut request: Request) -> Result<Response, Status> {
+    let paths = paths(call);
+    if call.info.verb == "get" {
+        call.api.caches.catch_up().await?;
+        let Current { object, .. } = current(call, false).await?;
+        return present::value(call, &scale_of(&object, &paths), StatusCode::OK);
+    }
+    let dry_run = call.query.dry_run()?;
+    let (object, revision) = if call.info.verb == "update" {
+        let body = decode::object(call, &mut request, &gvk()).await?;
+        change(call, Part::Computed("scale"), dry_run, |old| resize(call, old, &body, &paths)).await?
+    } else {
+        let patch = patch::read(call, &mut request).await?;
+        change(call, Part::Computed("scale"), dry_run, |old| {
+            let mut scale = patch.apply(&call.api, &gvk(), &scale_of(old, &paths))?;
+            decode::conform(call, &mut scale, &gvk(), Vec::new())?;
+            resize(call, old, &scale, &paths)
+        })
+        .await?
+    };
+    let mut scale = scale_of(&object, &paths);
+    if revision > 0 {
+        scale["metadata"]["resourceVersion"] = revision.to_string().into();
+    }
+    present::value(call, &scale, StatusCode::OK)
+}
+
+fn resize(call: &Call, old: &Value, scale: &Value, paths: &Paths) -> Result<Value, Status> {
+    let given = scale["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+    let current = old["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+    if !given.is_empty() && given != current {
+        return Err(Status::conflict(
+            &call.resource(),
+            &call.info.name,
+            "the object has been modified; please apply your changes to the latest version and try again",
+        ));
+    }
+    let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+    if !(0..=i64::from(i32::MAX)).contains(&replicas) {
+        let text = format!("Invalid value: {replicas}: must be greater than or equal to 0");
+        let causes = vec![cause("FieldValueInvalid", "spec.replicas", text)];
+        return Err(Status::invalid("autoscaling", "Scale", &call.info.name, causes));
+    }
+    let mut new = old.clone();
+    let mut at = &mut new;
+    let mut parts: Vec<&str> = paths.spec.trim_start_matches('/').split('/').collect();
+    let last = parts.pop().unwrap_or("replicas");
+    for part in parts {
+        at = child(at, part);
+    }
+    at[last] = replicas.into();
+    Ok(new)
+}
