@@ -3,6 +3,9 @@
 //!
 //! They need root, and the image that `cargo xtask image` bakes, named by `MARINA_IMAGE_DIR`.
 
+// Each test program uses a part of it.
+#![allow(dead_code)]
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -38,6 +41,12 @@ impl Network {
              && ip -n {name} link set lo up"
         ));
         network
+    }
+
+    /// Runs a command of the image's busybox in the namespace.
+    pub fn busybox(&self, image: &Path, command: &str) -> String {
+        let busybox = image.join("rootfs/usr/bin/busybox");
+        sh(&format!("nsenter --net=/run/netns/{} {} {command}", self.name, busybox.display()))
     }
 
     pub fn links(&self) -> String {
