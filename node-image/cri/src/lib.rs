@@ -12,7 +12,7 @@
 mod client;
 pub mod fake;
 
-pub use client::{Error, Runtime};
+pub use client::{Error, Result, Runtime};
 
 /// Messages and stubs of `runtime.v1`.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
