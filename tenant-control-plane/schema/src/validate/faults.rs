@@ -60,6 +60,14 @@ impl Faults {
         self.add("FieldValueTooLong", at, format!("Too long: may not be more than {max} bytes"));
     }
 
+    pub(crate) fn too_many(&mut self, at: &At<'_>, found: usize, max: usize) {
+        self.add(
+            "FieldValueTooMany",
+            at,
+            format!("Too many: {found}: must have at most {max} items"),
+        );
+    }
+
     /// Checks a text by one of the rules of `machinery::names`.
     pub(crate) fn text(
         &mut self,
