@@ -36,8 +36,8 @@ impl TryFrom<ServeFlags> for Config {
             bail!("--domain and --gateway-address must not be empty");
         }
         Ok(Self {
-            database: flags.store.database,
-            secret_key_file: flags.store.secret_key_file,
+            database: flags.database,
+            secret_key_file: flags.secret_key_file,
             listen: flags.listen,
             tls,
         })

@@ -24,28 +24,26 @@ pub(crate) enum Command {
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SetupFlags {
-    #[command(flatten)]
-    pub store: StoreFlags,
+    /// Database file; created when missing.
+    #[arg(long, value_name = "FILE")]
+    pub database: PathBuf,
+    /// Key that opens sealed secrets; created when missing.
+    #[arg(long, value_name = "FILE")]
+    pub secret_key_file: PathBuf,
     /// Make a new one-time password for the administrator and end all of that account's sessions.
     #[arg(long)]
     pub reset_admin_password: bool,
 }
 
+/// Flags of the server.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct StoreFlags {
+pub struct ServeFlags {
     /// Database file; created when missing.
     #[arg(long, value_name = "FILE")]
     pub database: PathBuf,
     /// Key that opens sealed secrets; kept apart from the database.
     #[arg(long, value_name = "FILE")]
     pub secret_key_file: PathBuf,
-}
-
-/// Flags of the server.
-#[derive(Args, Clone, Debug)]
-pub struct ServeFlags {
-    #[command(flatten)]
-    pub(crate) store: StoreFlags,
     /// Address of the console and the REST API.
     #[arg(long, default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,

@@ -16,7 +16,7 @@ pub const ORGANIZATION: &str = "default";
 
 /// Makes what is missing and prints what the operator has to know. Running it again changes nothing.
 pub(crate) async fn run(flags: SetupFlags) -> anyhow::Result<()> {
-    let (database, key) = (&flags.store.database, &flags.store.secret_key_file);
+    let (database, key) = (&flags.database, &flags.secret_key_file);
     if !key.exists() {
         Sealer::create_key_file(key).context("cannot make the secret key file")?;
     }
