@@ -266,6 +266,8 @@ fn quotas_count_what_is_there() {
         "namespace": "ns"}})
     };
     assert!(server.send(&jane, "create core/configmaps", None, map("a")).is_ok());
+    // What was admitted counts before it is in the cache, and only once.
+    assert!(server.send(&jane, "create core/configmaps", None, map("b")).is_err());
     server.objects.put(map("a"));
     assert!(message(server.send(&jane, "create core/configmaps", None, map("b"))).ends_with(
         "requested: count/configmaps=1, used: count/configmaps=1, limited: count/configmaps=1"

@@ -39,6 +39,9 @@ const CLOSE: u8 = 255;
 const LONGEST_STATUS: usize = 64 * 1024;
 /// Frames that may wait for the kubelet to read them.
 const QUEUED_FRAMES: usize = 4;
+/// How often an idle connection is probed, on both sides: a peer that vanished without a word is
+/// noticed when the probe is never acknowledged.
+pub(crate) const PROBE_EVERY: Duration = Duration::from_secs(30);
 /// How long the client may take to answer our close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -205,10 +208,17 @@ async fn send_frames<W: AsyncWrite + Unpin>(
     for (id, name) in ids.named() {
         writer.syn_stream(id, &vec![("streamtype".into(), name.into())], false).await?;
     }
+    let mut probe = probes();
+    // Answers keep the peer's (even) ids; our own are odd.
+    let mut probe_id = 1;
     loop {
         tokio::select! {
             biased;
             Some(id) = pings.recv() => writer.ping(id).await?,
+            _ = probe.tick() => {
+                writer.ping(probe_id).await?;
+                probe_id = (probe_id + 2) & 0x7fff_ffff;
+            }
             frame = frames.recv() => match frame {
                 Some(Outgoing { id, bytes, fin }) => writer.data(id, &bytes, fin).await?,
                 None => return Ok(()),
@@ -230,7 +240,11 @@ async fn receive_frames<R: AsyncRead + Unpin>(
         [Some(ids.error), ids.stdout, ids.stderr].into_iter().flatten().collect();
     let mut broken: Option<SpdyError> = None;
     while !open.is_empty() {
-        let frame = match reader.next().await {
+        let read = match next_frame(&mut reader, output).await {
+            Some(read) => read,
+            None => return None,
+        };
+        let frame = match read {
             Ok(Some(frame)) => frame,
             Ok(None) => break,
             Err(error) => {
@@ -264,6 +278,27 @@ async fn receive_frames<R: AsyncRead + Unpin>(
         }
     }
     Some(final_status(&status, open.contains(&ids.error), broken))
+}
+
+/// The next frame, probing the client while there is none; `None` when the client is gone.
+async fn next_frame<R: AsyncRead + Unpin>(
+    reader: &mut Reader<R>,
+    output: &mut Output,
+) -> Option<Result<Option<Frame>, SpdyError>> {
+    let mut next = std::pin::pin!(reader.next());
+    let mut probe = probes();
+    loop {
+        tokio::select! {
+            biased;
+            frame = &mut next => return Some(frame),
+            _ = probe.tick() => output.probe().await.ok()?,
+        }
+    }
+}
+
+/// Ticks from one period on.
+pub(crate) fn probes() -> tokio::time::Interval {
+    tokio::time::interval_at(tokio::time::Instant::now() + PROBE_EVERY, PROBE_EVERY)
 }
 
 fn final_status(status: &[u8], cut_short: bool, broken: Option<SpdyError>) -> Bytes {
@@ -348,6 +383,10 @@ impl Output {
             Message::Binary(bytes.freeze())
         };
         self.sink.send(message).await
+    }
+
+    async fn probe(&mut self) -> Result<(), tokio_tungstenite::tungstenite::Error> {
+        self.sink.send(Message::Ping(Bytes::new())).await
     }
 
     async fn close(&mut self) -> Result<(), tokio_tungstenite::tungstenite::Error> {

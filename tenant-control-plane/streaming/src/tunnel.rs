@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
@@ -12,13 +12,17 @@ use hyper_util::rt::TokioIo;
 use machinery::{Reason, Status};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Duration, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::body::{self, Body};
 use crate::node::{Mode, NodeClient, NodeTarget, unreachable};
 use crate::proxy::{self, LONGEST_REFUSAL};
+use crate::translate::probes;
 use crate::websocket::{self, Socket};
 
+/// How long a node may take to switch protocols; it asks its container runtime meanwhile.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(60);
 const PREFIX: &str = "SPDY/3.1+";
 const STREAM_PROTOCOL: &str = "x-stream-protocol-version";
 /// Bytes of the tunnel that are read at once.
@@ -80,8 +84,10 @@ pub(crate) async fn spdy_upgrade(
         }
     }
     let failed = |error: &dyn std::fmt::Display| Refusal::Unreachable(unreachable(target, error));
-    let response = proxy::send(client, target, Method::POST, headers, body::empty())
+    let sent = proxy::send(client, target, Method::POST, headers, body::empty());
+    let response = timeout(UPGRADE_TIMEOUT, sent)
         .await
+        .map_err(|_| failed(&"no answer to the upgrade request"))?
         .map_err(|e| failed(&e))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let code = response.status();
@@ -148,13 +154,18 @@ async fn copy(socket: Socket, backend: TokioIo<Upgraded>) {
         }
     };
     let to_client = async {
+        let mut probe = probes();
+        let mut chunk = BytesMut::with_capacity(CHUNK);
         loop {
-            let mut chunk = BytesMut::with_capacity(CHUNK);
-            match read.read_buf(&mut chunk).await {
-                Ok(n) if n > 0 => {}
-                _ => break,
-            }
-            if sink.send(Message::Binary(chunk.freeze())).await.is_err() {
+            let message = tokio::select! {
+                read = read.read_buf(&mut chunk) => match read {
+                    Ok(n) if n > 0 => Message::Binary(chunk.split().freeze()),
+                    _ => break,
+                },
+                _ = probe.tick() => Message::Ping(Bytes::new()),
+            };
+            chunk.reserve(CHUNK);
+            if sink.send(message).await.is_err() {
                 return;
             }
         }

@@ -82,7 +82,7 @@ const TABLE: &[(&str, bool, Make)] = &[
         Box::new(certificates::CertificateSubjectRestriction)
     }),
     ("DefaultIngressClass", true, || Box::new(default_class::DefaultIngressClass)),
-    ("ResourceQuota", true, || Box::new(resource_quota::ResourceQuota)),
+    ("ResourceQuota", true, || Box::new(resource_quota::ResourceQuota::default())),
 ];
 
 /// Upstream's plugins that may be named in flags but are not here.

@@ -1,8 +1,13 @@
 //! ResourceQuota: a namespace's objects together stay within its quotas.
 //!
-//! What is used is counted from the cache at each request. Requests that race within the cache's
-//! delay (milliseconds) can pass a quota together; the next one is refused. Source: Kubernetes
-//! documentation, "Resource Quotas".
+//! What is used is counted from the cache at each request, together with what was admitted a
+//! moment ago and is not in the cache yet. With several API servers, requests that race within
+//! their caches' delay (milliseconds) can pass a quota together; the next one is refused. Source:
+//! Kubernetes documentation, "Resource Quotas".
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use machinery::{GroupResource, Quantity, Status};
 use serde_json::Value;
@@ -27,7 +32,23 @@ const COUNTED: [&str; 7] = [
     "services",
 ];
 
-pub(super) struct ResourceQuota;
+/// How long an admitted object may take to show up in the cache. One whose write failed counts
+/// for as long.
+const ON_ITS_WAY: Duration = Duration::from_secs(3);
+
+#[derive(Default)]
+pub(super) struct ResourceQuota {
+    admitted: Mutex<VecDeque<Admitted>>,
+}
+
+/// A new object that passed.
+struct Admitted {
+    at: Instant,
+    resource: GroupResource,
+    namespace: String,
+    name: String,
+    object: Arc<Value>,
+}
 
 impl Plugin for ResourceQuota {
     fn validate(
@@ -56,15 +77,37 @@ impl Plugin for ResourceQuota {
             }
         }
         delta.retain(|_, amount| *amount > Quantity::ZERO);
+        // Held until the decision is noted: of two requests for the last place one sees the other.
+        let mut admitted = self.admitted.lock().expect("no holder of this lock panics");
+        let mut there = context.source.list(&resource, Some(attributes.namespace));
+        let name = text(&object["metadata"]["name"]);
+        let concerns = |a: &Admitted| a.resource == resource && a.namespace == attributes.namespace;
+        admitted.retain(|a| {
+            let arrived =
+                concerns(a) && there.iter().any(|o| text(&o["metadata"]["name"]) == a.name);
+            a.at.elapsed() < ON_ITS_WAY && !arrived
+        });
+        for other in admitted.iter().filter(|a| concerns(a) && a.name != name) {
+            there.push(other.object.clone());
+        }
         for quota in &quotas {
-            check(context, attributes, &resource, quota, object, &delta)?;
+            check(&there, attributes, &resource, quota, object, &delta)?;
+        }
+        if operation == Operation::Create && !attributes.dry_run && !name.is_empty() {
+            admitted.push_back(Admitted {
+                at: Instant::now(),
+                namespace: attributes.namespace.to_owned(),
+                name: name.to_owned(),
+                object: Arc::new(object.clone()),
+                resource,
+            });
         }
         Ok(())
     }
 }
 
 fn check(
-    context: &Context,
+    there: &[Arc<Value>],
     attributes: &Attributes<'_>,
     resource: &GroupResource,
     quota: &Value,
@@ -90,9 +133,9 @@ fn check(
         return Ok(());
     }
     let mut used = Amounts::new();
-    for other in context.source.list(resource, Some(attributes.namespace)) {
-        if in_scope(resource, quota, &other) {
-            add(&mut used, &usage(resource, &other));
+    for other in there {
+        if in_scope(resource, quota, other) {
+            add(&mut used, &usage(resource, other));
         }
     }
     let of = |list: &Amounts, key: &str| list.get(key).copied().unwrap_or_default();
