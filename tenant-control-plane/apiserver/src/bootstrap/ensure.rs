@@ -1,6 +1,6 @@
 //! Makes objects be there, through the same registry that requests go through.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use http::HeaderMap;
 use machinery::{GroupResource, ObjectSource, Reason, RequestInfo, Status, UserInfo};
@@ -44,7 +44,9 @@ pub fn call(api: &Arc<Api>, object: &Value, verb: &str) -> Result<Call, Status> 
         query: Query::default(),
         headers: HeaderMap::new(),
         now: crate::clock::now(),
-        warnings: Mutex::default(),
+        warnings: Arc::default(),
+        manager: "kube-apiserver".to_owned(),
+        applying: false,
     })
 }
 

@@ -19,6 +19,8 @@ pub enum Notation {
     Json,
     /// YAML.
     Yaml,
+    /// `application/vnd.kubernetes.protobuf`.
+    Protobuf,
 }
 
 /// Reads the whole body; 413 when it is too large.
@@ -40,26 +42,28 @@ pub async fn read(request: &mut Request) -> Result<Bytes, Status> {
     Ok(whole.freeze())
 }
 
-/// The notation of the body; 415 for others than JSON and YAML.
+/// The notation of the body; 415 for unknown ones.
 pub fn notation(request: &Request) -> Result<Notation, Status> {
     match media::content_type(request.headers()).as_str() {
         "" | "application/json" => Ok(Notation::Json),
         "application/yaml" | "text/yaml" | "application/x-yaml" => Ok(Notation::Yaml),
+        "application/vnd.kubernetes.protobuf" => Ok(Notation::Protobuf),
         other => Err(Status::new(
             Reason::UnsupportedMediaType,
             format!(
                 "the body of the request was in an unknown format - accepted media types include: \
-                 application/json, application/yaml (got {other:?})"
+                 application/json, application/yaml, application/vnd.kubernetes.protobuf (got {other:?})"
             ),
         )),
     }
 }
 
-/// Decodes a body.
+/// Decodes a JSON or YAML body.
 pub fn decode(bytes: &[u8], notation: Notation) -> Result<Value, Status> {
     let value = match notation {
         Notation::Json => serde_json::from_slice::<Value>(bytes).map_err(|e| e.to_string()),
         Notation::Yaml => decode_yaml(bytes),
+        Notation::Protobuf => Err("protobuf is not accepted here".to_owned()),
     };
     value.map_err(|why| {
         Status::bad_request(format!("the object provided is unrecognized: {why}"))

@@ -140,7 +140,11 @@ fn row_of(definition: &Value, version: &Value) -> Row {
         });
     }
     row.columns = columns(version);
-    row.schema = Some(std::sync::Arc::new(version["schema"]["openAPIV3Schema"].clone()));
+    let schema = &version["schema"]["openAPIV3Schema"];
+    let built_in = schema::Schema::versions().last().and_then(schema::Schema::get);
+    let types = built_in.map(|b| b.for_custom(&row.group, &row.version, &row.kind, schema));
+    row.types = types.map(std::sync::Arc::new);
+    row.schema = Some(std::sync::Arc::new(schema.clone()));
     row
 }
 
@@ -160,6 +164,11 @@ fn columns(version: &Value) -> Vec<Column> {
     }
     let age = json!({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"});
     vec![column(&age)]
+}
+
+/// What is wrong with a custom object by its schema.
+pub fn check(call: &Call, object: &Value) -> Vec<machinery::Cause> {
+    call.row.schema.as_deref().map(|s| schema::custom::validate(s, object)).unwrap_or_default()
 }
 
 /// Brings a custom object into the shape that its schema gives it: fields that the schema does not

@@ -210,6 +210,8 @@ pub struct Row {
     pub columns: Vec<Column>,
     /// `openAPIV3Schema` of custom resources.
     pub schema: Option<std::sync::Arc<Value>>,
+    /// The same schema as a table of types.
+    pub types: Option<std::sync::Arc<schema::Schema>>,
 }
 
 /// A printed column of a custom resource.
@@ -335,6 +337,7 @@ pub fn namespaced_row() -> Row {
         scale_paths: None,
         columns: Vec::new(),
         schema: None,
+        types: None,
     }
 }
 

@@ -25,23 +25,42 @@ pub fn from_bytes(
     notation: Notation,
     gvk: &GroupVersionKind,
 ) -> Result<Value, Status> {
-    let mut object = body::decode(bytes, notation)?;
+    let mut object = match notation {
+        Notation::Protobuf => from_protobuf(call, bytes)?,
+        _ => body::decode(bytes, notation)?,
+    };
     identify(&mut object, gvk)?;
     let duplicates = match notation {
         Notation::Json => schema::duplicates::duplicate_fields(bytes),
-        Notation::Yaml => Vec::new(),
+        Notation::Yaml | Notation::Protobuf => Vec::new(),
     };
     conform(call, &mut object, gvk, duplicates)?;
     Ok(object)
 }
 
-/// An optional body, such as DeleteOptions; `null` when there is none.
-pub async fn optional(request: &mut Request) -> Result<Value, Status> {
+/// A body of DeleteOptions; `null` when there is none.
+pub async fn delete_options(call: &Call, request: &mut Request) -> Result<Value, Status> {
     let bytes = body::read(request).await?;
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
-    body::decode(&bytes, body::notation(request)?)
+    match body::notation(request)? {
+        Notation::Protobuf => from_protobuf(call, &bytes),
+        notation => body::decode(&bytes, notation),
+    }
+}
+
+fn from_protobuf(call: &Call, bytes: &[u8]) -> Result<Value, Status> {
+    let schema = call.api.schema;
+    let mut object = schema
+        .from_protobuf(bytes)
+        .map_err(|e| Status::bad_request(format!("the object provided is unrecognized: {e}")))?;
+    let api_version = object["apiVersion"].as_str().unwrap_or_default();
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    if let Some(ty) = schema.type_of(group, version, object["kind"].as_str().unwrap_or_default()) {
+        schema.normalize(ty, &mut object);
+    }
+    Ok(object)
 }
 
 /// Checks that the object says that it is of this kind.
@@ -73,14 +92,15 @@ pub fn conform(
     gvk: &GroupVersionKind,
     mut faults: Vec<String>,
 ) -> Result<(), Status> {
-    let schema = call.api.schema;
+    let schema = call.schema();
     let Some(ty) = schema.type_of(&gvk.group, &gvk.version, &gvk.kind) else { return Ok(()) };
     schema
         .check_types(ty, object)
         .map_err(|why| Status::bad_request(cannot_be_handled(gvk, &why)))?;
     let mode = options::field_validation(call)?;
     let unknown = schema.unknown_fields(ty, object);
-    if !unknown.is_empty() {
+    // Custom objects are pruned by their schema proper, which may keep parts.
+    if !unknown.is_empty() && !call.row.custom {
         schema.prune(ty, object);
     }
     faults.extend(unknown);

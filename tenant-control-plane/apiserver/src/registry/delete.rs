@@ -31,7 +31,7 @@ const RETURN_OBJECT: [&str; 9] = [
 
 /// `DELETE` on an object.
 pub async fn delete(call: &Arc<Call>, mut request: Request) -> Result<Response, Status> {
-    let body = decode::optional(&mut request).await?;
+    let body = decode::delete_options(call, &mut request).await?;
     let options = DeleteOptions::read(&body, call)?;
     let deleted = delete_object(call, &options).await?;
     if !deleted.gone || RETURN_OBJECT.contains(&call.row.plural.as_ref()) {
@@ -212,7 +212,7 @@ pub async fn remove(call: &Call, object: &Value, revision: i64) -> Result<Outcom
 
 /// `DELETE` on a collection.
 pub async fn collection(call: &Arc<Call>, mut request: Request) -> Result<Response, Status> {
-    let body = decode::optional(&mut request).await?;
+    let body = decode::delete_options(call, &mut request).await?;
     let options = DeleteOptions::read(&body, call)?;
     let cache = call.api.cache(&call.row)?;
     let filter: Filter = options::filter(call, &cache)?;
@@ -228,25 +228,6 @@ pub async fn collection(call: &Arc<Call>, mut request: Request) -> Result<Respon
         }
     }
     present::list(call, found, None)
-}
-
-impl Call {
-    /// The same call about another object.
-    pub fn about(&self, namespace: &str, name: &str) -> Call {
-        let mut info = self.info.clone();
-        info.namespace = namespace.to_owned();
-        info.name = name.to_owned();
-        Call {
-            api: self.api.clone(),
-            info,
-            user: self.user.clone(),
-            row: self.row.clone(),
-            query: self.query.clone(),
-            headers: self.headers.clone(),
-            now: self.now.clone(),
-            warnings: std::sync::Mutex::default(),
-        }
-    }
 }
 
 #[cfg(test)]

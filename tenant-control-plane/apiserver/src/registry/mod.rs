@@ -27,12 +27,15 @@ use std::sync::{Arc, Mutex};
 use http::{Method, StatusCode};
 use machinery::{GroupResource, GroupVersionKind, Reason, RequestInfo, Status, UserInfo};
 
+use schema::Schema;
+
 use crate::api::Api;
 use crate::http::query::Query;
 use crate::http::{Request, Response, respond};
 use crate::kinds::{Row, Subresource};
 
 /// One request on one resource.
+#[derive(Clone)]
 pub struct Call {
     /// The server.
     pub api: Arc<Api>,
@@ -49,7 +52,12 @@ pub struct Call {
     /// Now, as the API writes it.
     pub now: String,
     /// What to tell the client beside the answer.
-    pub warnings: Mutex<Vec<String>>,
+    pub warnings: Arc<Mutex<Vec<String>>>,
+    /// Who is recorded as having set fields.
+    pub manager: String,
+    /// The object to be written comes from server-side apply and carries its own record of who
+    /// set which field.
+    pub applying: bool,
 }
 
 impl Call {
@@ -75,6 +83,19 @@ impl Call {
     /// Adds a warning.
     pub fn warn(&self, text: impl Into<String>) {
         self.warnings.lock().expect("no panic while locked").push(text.into());
+    }
+
+    /// The table of types that has the row's kind.
+    pub fn schema(&self) -> &Schema {
+        self.row.types.as_deref().unwrap_or(self.api.schema)
+    }
+
+    /// The same call about another object.
+    pub fn about(&self, namespace: &str, name: &str) -> Call {
+        let mut other = self.clone();
+        other.info.namespace = namespace.to_owned();
+        other.info.name = name.to_owned();
+        other
     }
 
     /// 422 for this kind.
@@ -104,7 +125,9 @@ async fn dispatch(
         query: Query::parse(request.uri().query()),
         headers: request.headers().clone(),
         now: crate::clock::now(),
-        warnings: Mutex::default(),
+        warnings: Arc::default(),
+        manager: field_manager(&request),
+        applying: false,
         api,
         info,
         user,
@@ -119,6 +142,17 @@ async fn dispatch(
 /// 404 for a path that names nothing.
 pub fn no_resource() -> Status {
     Status::new(Reason::NotFound, "the server could not find the requested resource")
+}
+
+/// `fieldManager`, or the client's name from its user agent.
+fn field_manager(request: &Request) -> String {
+    let query = Query::parse(request.uri().query());
+    if let Some(name) = query.get("fieldManager").filter(|n| !n.is_empty()) {
+        return name.chars().take(128).collect();
+    }
+    let agent = request.headers().get(http::header::USER_AGENT).and_then(|v| v.to_str().ok());
+    let name = agent.unwrap_or_default().split('/').next().unwrap_or_default();
+    if name.is_empty() { "unknown".to_owned() } else { name.chars().take(128).collect() }
 }
 
 fn check_scope(row: &Row, info: &RequestInfo) -> Result<(), Status> {

@@ -1,14 +1,14 @@
-//! Patch: JSON patch, merge patch, strategic merge patch.
+//! Patch: JSON patch, merge patch, strategic merge patch, server-side apply.
 
 use std::sync::Arc;
 
 use http::StatusCode;
 use machinery::{GroupVersionKind, Reason, Status};
+use patch::apply::Manager;
 use serde_json::Value;
 
-use super::write::{Part, change};
+use super::write::{self, Part, change, create_object};
 use super::{Call, decode, present, settle};
-use crate::api::Api;
 use crate::http::{Request, Response, body, media};
 
 /// Longest list of operations in a JSON patch.
@@ -22,18 +22,20 @@ pub enum Patch {
     Merge(Value),
     /// Kubernetes' own.
     Strategic(Value),
+    /// A configuration for server-side apply, and whether it takes fields from others.
+    Apply(Value, bool),
 }
 
 /// Reads a patch from a request.
 pub async fn read(call: &Call, request: &mut Request) -> Result<Patch, Status> {
     let media_type = media::content_type(request.headers());
-    let unsupported = |why: &str| {
+    let unsupported = || {
         Status::new(
             Reason::UnsupportedMediaType,
             format!(
                 "the body of the request was in an unknown format - accepted media types include: \
                  application/json-patch+json, application/merge-patch+json, \
-                 application/strategic-merge-patch+json{why}"
+                 application/strategic-merge-patch+json, application/apply-patch+yaml (got {media_type:?})"
             ),
         )
     };
@@ -41,10 +43,8 @@ pub async fn read(call: &Call, request: &mut Request) -> Result<Patch, Status> {
         "application/json-patch+json" => Patch::Json,
         "application/merge-patch+json" => Patch::Merge,
         "application/strategic-merge-patch+json" if !call.row.custom => Patch::Strategic,
-        "application/apply-patch+yaml" => {
-            return Err(unsupported("; server-side apply is not served"));
-        }
-        _ => return Err(unsupported("")),
+        "application/apply-patch+yaml" => return read_apply(call, request).await,
+        _ => return Err(unsupported()),
     };
     let bytes = body::read(request).await?;
     let value = body::decode(&bytes, body::Notation::Json)?;
@@ -57,18 +57,45 @@ pub async fn read(call: &Call, request: &mut Request) -> Result<Patch, Status> {
     Ok(make(value))
 }
 
+async fn read_apply(call: &Call, request: &mut Request) -> Result<Patch, Status> {
+    if call.query.get("fieldManager").is_none_or(str::is_empty) {
+        return Err(Status::bad_request("fieldManager is required for apply patch"));
+    }
+    let bytes = body::read(request).await?;
+    let config = body::decode(&bytes, body::Notation::Yaml)?;
+    for key in ["apiVersion", "kind"] {
+        if config[key].as_str().is_none_or(str::is_empty) {
+            return Err(Status::bad_request(format!("{key} must be set in an applied configuration")));
+        }
+    }
+    Ok(Patch::Apply(config, call.query.flag("force")))
+}
+
 impl Patch {
     /// The patched object.
-    pub fn apply(&self, api: &Api, gvk: &GroupVersionKind, object: &Value) -> Result<Value, Status> {
+    pub fn apply(&self, call: &Call, gvk: &GroupVersionKind, object: &Value, subresource: &str) -> Result<Value, Status> {
+        let schema = match call.gvk() == *gvk {
+            true => call.schema(),
+            false => call.api.schema,
+        };
+        let ty = schema.type_of(&gvk.group, &gvk.version, &gvk.kind);
         match self {
             Patch::Json(patch) => Ok(patch::json_patch(object, patch)?),
             Patch::Merge(patch) => Ok(patch::merge_patch(object, patch)?),
             Patch::Strategic(patch) => {
-                let ty = api.schema.type_of(&gvk.group, &gvk.version, &gvk.kind);
                 let ty = ty.ok_or_else(|| {
                     Status::new(Reason::UnsupportedMediaType, "the kind has no strategic merge patch")
                 })?;
-                Ok(patch::strategic_merge(api.schema, ty, object, patch)?)
+                Ok(patch::strategic_merge(schema, ty, object, patch)?)
+            }
+            Patch::Apply(config, force) => {
+                let ty = ty.ok_or_else(|| {
+                    Status::new(Reason::UnsupportedMediaType, "the kind has no server-side apply")
+                })?;
+                let api_version = gvk.api_version();
+                let by = Manager { name: &call.manager, api_version: &api_version, subresource, now: &call.now };
+                let live = (!object.is_null()).then_some(object);
+                Ok(patch::apply::apply(schema, ty, live, config, &by, *force)?)
             }
         }
     }
@@ -77,17 +104,35 @@ impl Patch {
 /// `PATCH` on an object or a part of it.
 pub async fn patch(call: &Arc<Call>, mut request: Request, part: Part) -> Result<Response, Status> {
     let dry_run = call.query.dry_run()?;
-    let patch = read(call, &mut request).await?;
+    let mut patch = read(call, &mut request).await?;
+    let applying = matches!(patch, Patch::Apply(..));
+    let call = &Arc::new(Call { applying, ..Call::clone(call) });
     let gvk = call.gvk();
-    let (object, revision) = change(call, part, dry_run, |old| {
-        let mut new = patch.apply(&call.api, &gvk, old)?;
+    if let Patch::Apply(config, _) = &mut patch {
+        decode::conform(call, config, &gvk, Vec::new())?;
+        check_kind(config, &serde_json::json!({"kind": gvk.kind, "apiVersion": gvk.api_version()}))?;
+    }
+    let outcome = change(call, part, dry_run, |old| {
+        let mut new = patch.apply(call, &gvk, old, part.subresource())?;
         check_kind(&new, old)?;
         settle::check_identity(call, &new, old)?;
-        decode::conform(call, &mut new, &gvk, Vec::new())?;
+        if !applying {
+            decode::conform(call, &mut new, &gvk, Vec::new())?;
+        }
         Ok(new)
     })
-    .await?;
-    present::object(call, object, revision, StatusCode::OK)
+    .await;
+    match outcome {
+        Ok((object, revision)) => present::object(call, object, revision, StatusCode::OK),
+        Err(s) if s.reason == Reason::NotFound && applying && part == Part::Main => {
+            write::may_create(call)?;
+            let mut object = patch.apply(call, &gvk, &Value::Null, "")?;
+            object["metadata"]["name"] = call.info.name.clone().into();
+            let (object, revision) = create_object(call, object, dry_run).await?;
+            present::object(call, object, revision, StatusCode::CREATED)
+        }
+        Err(status) => Err(status),
+    }
 }
 
 fn check_kind(new: &Value, old: &Value) -> Result<(), Status> {

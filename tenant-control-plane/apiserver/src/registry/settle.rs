@@ -3,6 +3,7 @@
 
 use machinery::names::Faults;
 use machinery::{GroupVersionKind, Status};
+use patch::apply::Manager;
 use serde_json::{Map, Value};
 
 use super::Call;
@@ -56,8 +57,11 @@ pub fn new_metadata(call: &Call, object: &mut Value) -> Result<(), Status> {
     if text(metadata, "name").is_empty() && !prefix.is_empty() {
         metadata.insert("name".into(), generate_name(&prefix).into());
     }
-    for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "generation", "resourceVersion"] {
+    for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation", "resourceVersion"] {
         metadata.remove(key);
+    }
+    if !call.applying {
+        metadata.remove("managedFields");
     }
     metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
     metadata.insert("creationTimestamp".into(), call.now.clone().into());
@@ -84,12 +88,34 @@ pub fn create(call: &Call, object: &mut Value, dry_run: bool) -> Result<(), Stat
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let mut causes = name_causes(&name, row.strategy.name);
     causes.extend(api.schema.validate_create(&gvk, object));
+    if row.custom {
+        causes.extend(crate::kinds::custom::check(call, object));
+    }
     causes.extend((row.strategy.check)(object, None));
     dedup(&mut causes);
     if !causes.is_empty() {
         return Err(call.invalid(&name, causes));
     }
-    api.validate_admission(call, &gvk, "", None, Some(object), dry_run)
+    api.validate_admission(call, &gvk, "", None, Some(object), dry_run)?;
+    track(call, None, object, "");
+    Ok(())
+}
+
+/// Records who set which fields. Objects that are written often and applied never
+/// ([`Strategy::echo`](crate::strategy::Strategy) is off) carry no record.
+fn track(call: &Call, old: Option<&Value>, new: &mut Value, subresource: &str) {
+    let gvk = call.gvk();
+    let schema = call.schema();
+    let Some(ty) = schema.type_of(&gvk.group, &gvk.version, &gvk.kind) else { return };
+    if call.applying || !call.row.strategy.echo {
+        return;
+    }
+    let api_version = call.row.api_version();
+    let by = Manager { name: &call.manager, api_version: &api_version, subresource, now: &call.now };
+    if let Err(error) = patch::apply::track_update(schema, ty, old, new, &by) {
+        // The write itself is sound; only its bookkeeping is not.
+        tracing::warn!(kind = gvk.kind, %error, "recording field owners failed");
+    }
 }
 
 /// Several checks may find the same fault.
@@ -161,9 +187,11 @@ fn carry_metadata(call: &Call, new: &mut Value, old: &Value) -> Result<(), Statu
         "deletionGracePeriodSeconds", "generation", "resourceVersion", "generateName",
     ];
     metadata(new)?.remove("selfLink");
-    metadata(new)?.remove("managedFields");
     for key in fixed {
         keep(&mut new["metadata"], &old["metadata"], key);
+    }
+    if !call.applying {
+        keep(&mut new["metadata"], &old["metadata"], "managedFields");
     }
     if !call.row.namespaced {
         metadata(new)?.remove("namespace");
@@ -201,6 +229,9 @@ pub fn update(
         causes.extend(call.api.schema.validate_update(&gvk, new, old));
         causes.extend((row.strategy.check)(new, Some(old)));
     }
+    if row.custom {
+        causes.extend(crate::kinds::custom::check(call, new));
+    }
     check_finalizers(new, old, &mut causes);
     dedup(&mut causes);
     if !causes.is_empty() {
@@ -211,6 +242,7 @@ pub fn update(
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
         new["metadata"]["generation"] = generation.into();
     }
+    track(call, Some(old), new, sub);
     Ok(())
 }
 

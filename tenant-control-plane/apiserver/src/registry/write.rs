@@ -187,6 +187,7 @@ pub async fn update(call: &Arc<Call>, mut request: Request, part: Part) -> Resul
                 && part == Part::Main
                 && call.row.strategy.create_on_update =>
         {
+            may_create(call)?;
             let mut body = body;
             let metadata = crate::strategy::child(&mut body, "metadata");
             let version = metadata["resourceVersion"].as_str().unwrap_or_default();
@@ -201,6 +202,12 @@ pub async fn update(call: &Arc<Call>, mut request: Request, part: Part) -> Resul
         Err(status) => Err(status),
         Ok((object, revision)) => present::object(call, object, revision, StatusCode::OK),
     }
+}
+
+/// A write to an object that does not exist needs the permission to create it.
+pub fn may_create(call: &Call) -> Result<(), Status> {
+    let info = machinery::RequestInfo { verb: "create".to_owned(), ..call.info.clone() };
+    call.api.authorizer.check(&call.user, &info)
 }
 
 /// An object as it is in the store, or as the cache has it.

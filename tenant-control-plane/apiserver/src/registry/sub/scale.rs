@@ -77,7 +77,7 @@ pub async fn handle(call: &Arc<Call>, mut request: Request) -> Result<Response, 
     } else {
         let patch = patch::read(call, &mut request).await?;
         change(call, Part::Computed("scale"), dry_run, |old| {
-            let mut scale = patch.apply(&call.api, &gvk(), &scale_of(old, &paths))?;
+            let mut scale = patch.apply(call, &gvk(), &scale_of(old, &paths), "scale")?;
             decode::conform(call, &mut scale, &gvk(), Vec::new())?;
             resize(call, old, &scale, &paths)
         })
