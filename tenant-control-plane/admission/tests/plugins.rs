@@ -459,6 +459,50 @@ fn a_namespaces_level_decides_what_its_pods_may_do() {
 }
 
 #[test]
+fn plugins_that_are_off_by_default_work_when_named() {
+    let names = ["AlwaysPullImages", "ExtendedResourceToleration", "DenyServiceExternalIPs"]
+        .map(str::to_owned);
+    let access = |_: &UserInfo, _: &RequestInfo| false;
+    let plain = server();
+    let chain = Chain::new(&names, &[], plain.objects.clone(), Arc::new(access)).unwrap();
+    let server = Server { objects: plain.objects.clone(), chain };
+    let spec = json!({"containers": [{"name": "c", "resources": {"requests":
+        {"acme.com/gpu": "1", "cpu": "1"}}}]});
+    let pod = server.create_pod(spec).unwrap();
+    assert_eq!(pod["spec"]["containers"][0]["imagePullPolicy"], "Always");
+    let gpu = json!({"key": "acme.com/gpu", "operator": "Exists"});
+    assert!(pod["spec"]["tolerations"].as_array().unwrap().contains(&gpu));
+    let jane = user("jane", &[]);
+    let service = |ips: Value| {
+        json!({"metadata": {"name": "s", "namespace": "ns"},
+        "spec": {"externalIPs": ips}})
+    };
+    let (one, two) = (service(json!(["1.2.3.4"])), service(json!(["1.2.3.4", "1.2.3.5"])));
+    assert!(server.send(&jane, "create core/services", None, one.clone()).is_err());
+    assert!(server.send(&jane, "update core/services", Some(&one), one.clone()).is_ok());
+    assert!(server.send(&jane, "update core/services", Some(&one), two.clone()).is_err());
+    assert!(plain.send(&jane, "create core/services", None, two).is_ok());
+}
+
+#[test]
+fn a_claim_grows_only_in_a_class_that_lets_it() {
+    let server = server();
+    let jane = user("jane", &[]);
+    let claim = |size: &str| {
+        json!({"metadata": {"name": "c", "namespace": "ns"},
+        "spec": {"storageClassName": "fast", "resources": {"requests": {"storage": size}}},
+        "status": {"phase": "Bound"}})
+    };
+    let grow = || {
+        server.send(&jane, "update core/persistentvolumeclaims", Some(&claim("1Gi")), claim("2Gi"))
+    };
+    assert!(message(grow()).contains("must support resize"));
+    server.objects.put(json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": {"name": "fast"}, "allowVolumeExpansion": true}));
+    assert!(grow().is_ok());
+}
+
+#[test]
 fn unknown_plugins_are_refused_by_name() {
     let access = |_: &UserInfo, _: &RequestInfo| false;
     let objects = Arc::new(Objects::default());

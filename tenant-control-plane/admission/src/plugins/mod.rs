@@ -10,7 +10,10 @@ use crate::attributes::Attributes;
 use crate::chain::Context;
 
 mod certificates;
+mod claim_resize;
 mod default_class;
+mod extended_resources;
+mod external_ips;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
@@ -18,6 +21,7 @@ mod object_in_use;
 mod pod_security;
 mod pod_standards;
 mod priority;
+mod pull_images;
 mod resource_quota;
 mod runtime_class;
 mod service_account;
@@ -68,13 +72,18 @@ const TABLE: &[(&str, bool, Make)] = &[
     ("ServiceAccount", true, || Box::new(service_account::ServiceAccount)),
     ("NodeRestriction", false, || Box::new(node_restriction::NodeRestriction)),
     ("TaintNodesByCondition", true, || Box::new(taint_nodes::TaintNodesByCondition)),
+    ("AlwaysPullImages", false, || Box::new(pull_images::AlwaysPullImages)),
     ("PodSecurity", true, || Box::new(pod_security::PodSecurity)),
     ("Priority", true, || Box::new(priority::Priority)),
     ("DefaultTolerationSeconds", true, || Box::new(tolerations::DefaultTolerationSeconds)),
+    ("ExtendedResourceToleration", false, || {
+        Box::new(extended_resources::ExtendedResourceToleration)
+    }),
     ("DefaultStorageClass", true, || Box::new(default_class::DefaultStorageClass)),
     // On by default upstream. Its finalizers are removed by the two protection controllers; until
     // the controller-manager has them, it would only keep claims from being deleted.
     ("StorageObjectInUseProtection", false, || Box::new(object_in_use::InUseProtection)),
+    ("PersistentVolumeClaimResize", true, || Box::new(claim_resize::ClaimResize)),
     ("RuntimeClass", true, || Box::new(runtime_class::RuntimeClass)),
     ("CertificateApproval", true, || Box::new(certificates::CertificateApproval)),
     ("CertificateSigning", true, || Box::new(certificates::CertificateSigning)),
@@ -82,6 +91,7 @@ const TABLE: &[(&str, bool, Make)] = &[
         Box::new(certificates::CertificateSubjectRestriction)
     }),
     ("DefaultIngressClass", true, || Box::new(default_class::DefaultIngressClass)),
+    ("DenyServiceExternalIPs", false, || Box::new(external_ips::DenyServiceExternalIPs)),
     ("ResourceQuota", true, || Box::new(resource_quota::ResourceQuota::default())),
 ];
 
@@ -89,11 +99,8 @@ const TABLE: &[(&str, bool, Make)] = &[
 const ABSENT: &[&str] = &[
     "AlwaysAdmit",
     "AlwaysDeny",
-    "AlwaysPullImages",
     "ClusterTrustBundleAttest",
-    "DenyServiceExternalIPs",
     "EventRateLimit",
-    "ExtendedResourceToleration",
     "ImagePolicyWebhook",
     "LimitPodHardAntiAffinityTopology",
     "MutatingAdmissionPolicy",
@@ -101,7 +108,6 @@ const ABSENT: &[&str] = &[
     "NamespaceAutoProvision",
     "NamespaceExists",
     "OwnerReferencesPermissionEnforcement",
-    "PersistentVolumeClaimResize",
     "PodNodeSelector",
     "PodTolerationRestriction",
     "PodTopologyLabels",
