@@ -26,5 +26,6 @@ pub mod flags;
 pub mod metrics;
 pub mod owners;
 pub mod pods;
+pub mod revisions;
 pub mod run;
 pub mod writes;

@@ -3,8 +3,11 @@
 use crate::context::{Context, Running};
 
 pub mod certificates;
+pub mod daemonset;
 pub mod deployment;
 pub mod endpoints;
+pub mod gc;
+pub mod job;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
@@ -46,6 +49,9 @@ pub const CONTROLLERS: &[Entry] = &[
     on("root-ca-certificate-publisher-controller", root_ca::start),
     on("deployment-controller", deployment::start),
     on("replicaset-controller", replicaset::start),
+    on("daemonset-controller", daemonset::start),
+    on("job-controller", job::start),
+    on("ttl-after-finished-controller", job::ttl::start),
     on("endpoints-controller", endpoints::legacy::start),
     on("endpointslice-controller", endpoints::slices::start),
     on("endpointslice-mirroring-controller", endpoints::mirror::start),
@@ -53,6 +59,7 @@ pub const CONTROLLERS: &[Entry] = &[
     on("node-lifecycle-controller", node_lifecycle::start),
     on("taint-eviction-controller", taint_eviction::start),
     on("pod-garbage-collector-controller", pod_gc::start),
+    on("garbage-collector-controller", gc::start),
     on("certificatesigningrequest-approving-controller", certificates::approve::start),
     on("certificatesigningrequest-signing-controller", certificates::sign::start),
     on("certificatesigningrequest-cleaner-controller", certificates::cleanup::start),

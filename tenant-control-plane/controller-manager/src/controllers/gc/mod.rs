@@ -1,0 +1,252 @@
+//! Garbage collector: deletes objects whose owners are all gone, deletes dependents before a
+//! foreground-deleted owner, and lets dependents go when their owner is deleted as an orphan maker.
+//!
+//! It watches the metadata of every kind that can be listed, watched and deleted. Before anything is
+//! deleted, the object and its owners are read from the API server itself.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use component::WorkQueue;
+use component::workqueue;
+use futures::StreamExt;
+use kube::api::{ApiResource, DynamicObject};
+use kube::core::metadata::PartialObjectMeta;
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::WatchStreamExt;
+use kube::{Api, Client};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::{Context, Running, together};
+use crate::discovery::{self, Resource};
+
+mod collect;
+mod graph;
+
+use graph::{Graph, Identity, Work};
+
+/// How often new and vanished kinds are looked for.
+const DISCOVERY_PERIOD: Duration = Duration::from_secs(30);
+
+/// The same after a failure.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Events come and go by themselves; nobody owns anything through them.
+const IGNORED: [&str; 1] = ["events"];
+
+/// Registers the controller.
+///
+/// # Errors
+/// Never.
+pub fn start(context: &Context) -> anyhow::Result<Option<Running>> {
+    let collector = Arc::new(Collector {
+        client: context.bulk.clone(),
+        graph: Mutex::new(Graph::default()),
+        queue: Arc::new(WorkQueue::new()),
+        resources: RwLock::new(Vec::new()),
+        monitors: Mutex::new(HashMap::new()),
+        synced: watch::Sender::new(false),
+        shutdown: context.shutdown.clone(),
+    });
+    let (finder, worker) = (collector.clone(), collector.clone());
+    let workers = context.config.workers.gc;
+    let shutdown = context.shutdown.clone();
+    Ok(Some(together(vec![
+        Box::pin(async move {
+            loop {
+                // The first answer must not take half a minute because of a restart.
+                let pause =
+                    if finder.follow_discovery().await { DISCOVERY_PERIOD } else { RETRY };
+                tokio::select! {
+                    () = finder.shutdown.cancelled() => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
+            }
+        }),
+        Box::pin(async move {
+            let mut synced = collector.synced.subscribe();
+            // Until every kind has been listed, an unknown owner proves nothing.
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = synced.wait_for(|done| *done) => {}
+            }
+            tracing::info!("the garbage collector knows all kinds");
+            let queue = collector.queue.clone();
+            workqueue::run_workers("garbage-collector", queue, workers, shutdown, move |work| {
+                let collector = worker.clone();
+                async move { collector.handle(work).await }
+            })
+            .await;
+        }),
+    ])))
+}
+
+struct Monitor {
+    stop: CancellationToken,
+    listed: Arc<watch::Sender<bool>>,
+}
+
+struct Collector {
+    client: Client,
+    graph: Mutex<Graph>,
+    queue: Arc<WorkQueue<Work>>,
+    resources: RwLock<Vec<Resource>>,
+    monitors: Mutex<HashMap<Resource, Monitor>>,
+    synced: watch::Sender<bool>,
+    shutdown: CancellationToken,
+}
+
+impl Collector {
+    fn graph(&self) -> std::sync::MutexGuard<'_, Graph> {
+        self.graph.lock().expect("no code panics while it holds this lock")
+    }
+
+    fn enqueue(&self, work: Vec<Work>) {
+        for item in work {
+            self.queue.add(item);
+        }
+    }
+
+    /// The resource that serves a kind.
+    fn resource(&self, api_version: &str, kind: &str) -> Option<Resource> {
+        let group = api_version.split_once('/').map_or("", |(group, _)| group);
+        let resources = self.resources.read().expect("no code panics while it holds this lock");
+        resources.iter().find(|r| r.kind == kind && r.group() == group).cloned()
+    }
+
+    /// Starts watching kinds that are new, and stops watching those that are gone. False when
+    /// discovery could not be read.
+    async fn follow_discovery(self: &Arc<Self>) -> bool {
+        let found = match discovery::discover(&self.client).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!("the garbage collector could not read discovery: {error:#}");
+                return false;
+            }
+        };
+        let wanted: HashSet<_> = found
+            .resources
+            .iter()
+            .filter(|r| r.can(&["list", "watch", "delete"]) && !IGNORED.contains(&r.plural.as_str()))
+            .cloned()
+            .collect();
+        *self.resources.write().expect("no code panics while it holds this lock") = found.resources;
+        let mut waiting = Vec::new();
+        {
+            let mut monitors =
+                self.monitors.lock().expect("no code panics while it holds this lock");
+            // A group that does not answer just now keeps its watches.
+            if found.failed.is_empty() {
+                monitors.retain(|resource, monitor| {
+                    let keep = wanted.contains(resource);
+                    if !keep {
+                        monitor.stop.cancel();
+                    }
+                    keep
+                });
+            }
+            for resource in wanted {
+                if let std::collections::hash_map::Entry::Vacant(slot) = monitors.entry(resource) {
+                    let monitor = self.watch(slot.key().clone());
+                    slot.insert(monitor);
+                }
+            }
+            waiting.extend(monitors.values().map(|monitor| monitor.listed.subscribe()));
+        }
+        for mut listed in waiting {
+            tokio::select! {
+                () = self.shutdown.cancelled() => return true,
+                _ = listed.wait_for(|done| *done) => {}
+            }
+        }
+        self.synced.send_replace(true);
+        true
+    }
+
+    fn watch(self: &Arc<Self>, resource: Resource) -> Monitor {
+        let stop = self.shutdown.child_token();
+        let listed = Arc::new(watch::Sender::new(false));
+        let (this, stopped, done) = (self.clone(), stop.clone(), listed.clone());
+        tokio::spawn(async move {
+            let mut seen = HashSet::new();
+            tokio::select! {
+                () = stopped.cancelled() => {}
+                () = this.observe_all(&resource, &done, &mut seen) => {}
+            }
+            // The kind is no longer served: its objects are gone.
+            if !this.shutdown.is_cancelled() {
+                for uid in seen {
+                    let work = this.graph().remove(&uid);
+                    this.enqueue(work);
+                }
+            }
+        });
+        Monitor { stop, listed }
+    }
+
+    async fn observe_all(
+        &self,
+        resource: &Resource,
+        done: &watch::Sender<bool>,
+        seen: &mut HashSet<String>,
+    ) {
+        let (group, version) = resource.api_version.split_once('/').unwrap_or(("", &resource.api_version));
+        let kind = ApiResource {
+            group: group.to_owned(),
+            version: version.to_owned(),
+            api_version: resource.api_version.clone(),
+            kind: resource.kind.clone(),
+            plural: resource.plural.clone(),
+        };
+        let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(self.client.clone(), &kind);
+        let mut events =
+            watcher::watcher(api, watcher::Config::default()).default_backoff().boxed();
+        let mut listed = HashSet::new();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::Init) => listed.clear(),
+                Ok(Event::InitApply(object)) => {
+                    listed.extend(object.metadata.uid.clone());
+                    self.put(resource, &object);
+                }
+                Ok(Event::InitDone) => {
+                    for uid in seen.difference(&listed) {
+                        let work = self.graph().remove(uid);
+                        self.enqueue(work);
+                    }
+                    *seen = std::mem::take(&mut listed);
+                    done.send_replace(true);
+                }
+                Ok(Event::Apply(object)) => {
+                    seen.extend(object.metadata.uid.clone());
+                    self.put(resource, &object);
+                }
+                Ok(Event::Delete(object)) => {
+                    if let Some(uid) = &object.metadata.uid {
+                        seen.remove(uid);
+                        let work = self.graph().remove(uid);
+                        self.enqueue(work);
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(resource = %resource.plural, "watching is interrupted: {error}");
+                    // A kind that cannot be listed must not hold up all the others.
+                    done.send_replace(true);
+                }
+            }
+        }
+    }
+
+    fn put(&self, resource: &Resource, object: &PartialObjectMeta<DynamicObject>) {
+        let identity = Identity {
+            api_version: resource.api_version.clone(),
+            kind: resource.kind.clone(),
+            namespace: object.metadata.namespace.clone().unwrap_or_default(),
+            name: object.metadata.name.clone().unwrap_or_default(),
+        };
+        let work = self.graph().observe(identity, &object.metadata);
+        self.enqueue(work);
+    }
+}
