@@ -1,0 +1,5 @@
+//! Workers of tenants, made by driver executables.
+
+pub mod driver;
+pub mod reconcile;
+pub mod table;
