@@ -114,15 +114,15 @@ fn check_text(schema: &Value, text: &str, at: &At<'_>, faults: &mut Faults) {
     if let Some(max) = size(schema, "maxLength").filter(|max| length > *max) {
         faults.too_long(at, max);
     }
-    if let Some(pattern) = schema["pattern"].as_str() {
-        if !matches_pattern(pattern, text) {
-            faults.invalid(at, text, &format!("{at} in body should match '{pattern}'"));
-        }
+    if let Some(pattern) = schema["pattern"].as_str()
+        && !matches_pattern(pattern, text)
+    {
+        faults.invalid(at, text, &format!("{at} in body should match '{pattern}'"));
     }
-    if let Some(format) = schema["format"].as_str() {
-        if !has_format(format, text) {
-            faults.invalid(at, text, &format!("{at} in body must be of type {format}: {text:?}"));
-        }
+    if let Some(format) = schema["format"].as_str()
+        && !has_format(format, text)
+    {
+        faults.invalid(at, text, &format!("{at} in body must be of type {format}: {text:?}"));
     }
 }
 
@@ -183,11 +183,11 @@ fn check_number(schema: &Value, number: f64, value: &Value, at: &At<'_>, faults:
             );
         }
     }
-    if let Some(step) = schema["multipleOf"].as_f64().filter(|step| *step != 0.0) {
-        if (number / step).fract() != 0.0 {
-            let why = format!("{at} in body should be a multiple of {}", schema["multipleOf"]);
-            faults.invalid(at, value.clone(), &why);
-        }
+    if let Some(step) = schema["multipleOf"].as_f64().filter(|step| *step != 0.0)
+        && (number / step).fract() != 0.0
+    {
+        let why = format!("{at} in body should be a multiple of {}", schema["multipleOf"]);
+        faults.invalid(at, value.clone(), &why);
     }
     let fits = match schema["format"].as_str() {
         Some("int32") => value.as_i64().is_none_or(|n| i32::try_from(n).is_ok()),
@@ -225,10 +225,10 @@ fn check_list(schema: &Value, items: &[Value], at: &At<'_>, faults: &mut Faults,
                 Some(Value::Object(keys.iter().filter_map(part).collect::<Map<_, _>>()))
             }
         };
-        if let Some(identity) = identity {
-            if !seen.insert(identity.clone()) {
-                faults.duplicate(&here, identity);
-            }
+        if let Some(identity) = identity
+            && !seen.insert(identity.clone())
+        {
+            faults.duplicate(&here, identity);
         }
         check(&schema["items"], item, &here, faults, depth + 1);
     }
