@@ -1,0 +1,112 @@
+//! Three members.
+
+use std::time::{Duration, Instant};
+
+use etcd_api::pb::etcdserverpb::{
+    CompactionRequest, HashKvRequest, MemberListRequest, MoveLeaderRequest, StatusRequest,
+};
+
+use super::server::{Cluster, eventually, get, get_prefix, put};
+
+const FAST: [&str; 2] = ["--heartbeat-interval=50", "--election-timeout=500"];
+
+async fn hashes(cluster: &Cluster, members: &[usize]) -> Vec<u32> {
+    let mut out = Vec::new();
+    for i in members {
+        let client = cluster.ready(*i).await;
+        let r = client.maintenance().hash_kv(HashKvRequest { revision: 0 }).await;
+        out.push(r.unwrap().into_inner().hash);
+    }
+    out
+}
+
+#[tokio::test]
+async fn the_leaders_death_loses_nothing_and_it_catches_up_by_snapshot() {
+    let flags = [FAST[0], FAST[1], "--snapshot-count=30", "--snapshot-catchup-entries=2"];
+    let mut cluster = Cluster::start(3, &flags);
+    for i in 0..3 {
+        cluster.ready(i).await;
+    }
+    let leader = cluster.leader().await;
+    let client = cluster.client((leader + 1) % 3);
+    for i in 0..50 {
+        put(&client, &format!("before/{i}"), "v").await.unwrap();
+    }
+    cluster.kill(leader);
+    let died = Instant::now();
+    eventually("writes go on", async || put(&client, "after", "v").await.ok()).await;
+    let outage = died.elapsed();
+    println!("writes went on {outage:?} after the leader's death");
+    assert!(outage < Duration::from_secs(10));
+    let mut acknowledged = 0;
+    for i in 0..150 {
+        acknowledged += usize::from(put(&client, &format!("down/{i}"), "v").await.is_ok());
+    }
+    assert_eq!(get_prefix(&client, "before/").await.len(), 50);
+    assert!(get_prefix(&client, "down/").await.len() >= acknowledged);
+    let compact = CompactionRequest { revision: 100, physical: false };
+    client.kv().compact(compact).await.unwrap();
+
+    cluster.start_member(leader);
+    let revived = cluster.ready(leader).await;
+    assert_eq!(get_prefix(&revived, "down/").await.len(), acknowledged);
+    assert!(get(&revived, "after").await.is_some());
+    let all = hashes(&cluster, &[0, 1, 2]).await;
+    assert!(all[0] == all[1] && all[1] == all[2], "{all:?}");
+    let log = cluster.log(leader);
+    assert!(log.contains("received a snapshot"), "{log}");
+}
+
+#[tokio::test]
+async fn every_member_serves_and_a_restart_of_all_keeps_the_data() {
+    let mut cluster = Cluster::start(3, &FAST);
+    for i in 0..3 {
+        cluster.ready(i).await;
+    }
+    // Linearizable: what one member acknowledged, the next one shows.
+    for round in 0..30 {
+        let (w, r) = (round % 3, (round + 1) % 3);
+        let revision = put(&cluster.client(w), "k", &round.to_string()).await.unwrap();
+        let kv = get(&cluster.client(r), "k").await.unwrap();
+        assert_eq!(kv.value, round.to_string().as_bytes());
+        assert_eq!(kv.mod_revision, revision);
+    }
+    let mut api = cluster.client(0).cluster();
+    let list = api.member_list(MemberListRequest { linearizable: true });
+    let members = list.await.unwrap().into_inner().members;
+    let mut names: Vec<_> = members.iter().map(|m| m.name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["m0", "m1", "m2"]);
+    assert!(members.iter().all(|m| !m.is_learner && !m.client_ur_ls.is_empty()));
+    for i in 0..3 {
+        cluster.kill(i);
+    }
+    for i in 0..3 {
+        cluster.start_member(i);
+    }
+    for i in 0..3 {
+        let client = cluster.ready(i).await;
+        assert_eq!(get(&client, "k").await.unwrap().value, "29");
+    }
+}
+
+#[tokio::test]
+async fn leadership_moves_on_request_and_on_a_clean_stop() {
+    let mut cluster = Cluster::start(3, &[]);
+    for i in 0..3 {
+        cluster.ready(i).await;
+    }
+    let old = cluster.leader().await;
+    let target = (old + 1) % 3;
+    let status = cluster.client(target).maintenance().status(StatusRequest {}).await;
+    let target_id = status.unwrap().into_inner().header.unwrap().member_id;
+    let client = cluster.client(old);
+    let r = MoveLeaderRequest { target_id };
+    client.maintenance().move_leader(r).await.unwrap();
+    assert_eq!(cluster.leader().await, target);
+    let all = cluster.client_of_all();
+    let started = Instant::now();
+    assert!(cluster.stop(target));
+    eventually("writes go on", async || put(&all, "k", "v").await.ok()).await;
+    println!("a clean stop of the leader held up writes for {:?}", started.elapsed());
+}
