@@ -25,7 +25,10 @@ pub enum Accelerator {
     /// The processor.
     Kvm,
     /// QEMU's translator.
-    Tcg,
+    Tcg {
+        /// How it runs several virtual processors.
+        threads: Threads,
+    },
 }
 
 impl Accelerator {
@@ -33,8 +36,38 @@ impl Accelerator {
     pub fn name(self) -> &'static str {
         match self {
             Self::Kvm => "kvm",
-            Self::Tcg => "tcg",
+            Self::Tcg { .. } => "tcg",
         }
+    }
+}
+
+/// How the translator runs several virtual processors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Threads {
+    /// In turns, in one thread of the host.
+    Single,
+    /// Each in a thread of its own.
+    Multi,
+}
+
+impl Threads {
+    /// QEMU's name for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Single => "single",
+            Self::Multi => "multi",
+        }
+    }
+
+    /// What is safe with a QEMU that answers `text` to `--version`. Before 8.1 one processor may
+    /// translate an instruction while another patches it, and go on using the old one; Linux
+    /// patches itself all the time, and about one boot in thirty ended in an int3 oops.
+    fn of_version(text: &str) -> Self {
+        let number = text.split_whitespace().skip_while(|w| *w != "version").nth(1).unwrap_or("");
+        let mut parts = number.split('.').map(|p| p.parse::<u32>().unwrap_or(0));
+        let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+        if version >= (8, 1) { Self::Multi } else { Self::Single }
     }
 }
 
@@ -64,7 +97,7 @@ impl Prober {
     pub fn known(&self) -> Option<Verdict> {
         let boot_id = driver_local::process::boot_id().ok()?;
         match usable_device() {
-            Err(reason) => Some(Verdict { boot_id, accelerator: Accelerator::Tcg, reason }),
+            Err(reason) => Some(Verdict { boot_id, accelerator: emulation(), reason }),
             Ok(()) => {
                 let bytes = fs::read(&self.file).ok()?;
                 let verdict: Verdict = serde_json::from_slice(&bytes).ok()?;
@@ -82,7 +115,7 @@ impl Prober {
         let (accelerator, reason) = match boot_with_kvm(image) {
             Ok(()) => (Accelerator::Kvm, "KVM works: a guest booted with it".to_owned()),
             Err(e) => (
-                Accelerator::Tcg,
+                emulation(),
                 format!(
                     "/dev/kvm exists, but a guest does not boot with it ({e:#}); workers are \
                      emulated, which is several times slower"
@@ -95,6 +128,12 @@ impl Prober {
         fs::write(&self.file, serde_json::to_vec_pretty(&verdict)?)?;
         Ok(verdict)
     }
+}
+
+fn emulation() -> Accelerator {
+    let version = Command::new(EMULATOR).arg("--version").stdin(Stdio::null()).output();
+    let text = version.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    Accelerator::Tcg { threads: Threads::of_version(&text) }
 }
 
 fn usable_device() -> Result<(), String> {
@@ -154,6 +193,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn old_emulators_run_processors_in_turns() {
+        let of = |number: &str| Threads::of_version(&format!("QEMU emulator version {number}\nC"));
+        assert_eq!(of("7.2.22 (Debian 1:7.2+dfsg-7)"), Threads::Single);
+        assert_eq!(of("8.0.5"), Threads::Single);
+        assert_eq!(of("8.1.0"), Threads::Multi);
+        assert_eq!(of("10.0.2 (Debian 1:10.0.2)"), Threads::Multi);
+        assert_eq!(Threads::of_version("nonsense"), Threads::Single);
+    }
+
+    #[test]
     fn only_the_answer_counts() {
         assert!(says_answer(&b"SeaBIOS\r\nmarina: probe ok 1.9s\r\n"[..]));
         assert!(!says_answer(&b"SeaBIOS\r\nKernel panic"[..]));
@@ -176,7 +225,7 @@ mod tests {
             fs::write(&prober.file, serde_json::to_vec(&verdict).unwrap()).unwrap();
             assert!(prober.known().is_none());
         } else {
-            assert_eq!(prober.known().unwrap().accelerator, Accelerator::Tcg);
+            assert_eq!(prober.known().unwrap().accelerator.name(), "tcg");
         }
     }
 }
