@@ -40,7 +40,7 @@ impl Validity {
     /// (0.0–1.0) so that nodes do not all come at once.
     fn rotate_at(&self, share: f64) -> Timestamp {
         let life = self.not_after.duration_since(self.not_before).as_secs() as f64;
-        self.not_before + SignedDuration::from_secs((life * (0.7 + 0.2 * share)) as i64)
+        self.not_before + SignedDuration::from_secs((life * (0.7 + 0.2 * share)).round() as i64)
     }
 }
 
