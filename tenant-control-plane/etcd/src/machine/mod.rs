@@ -11,6 +11,9 @@ pub mod state;
 pub mod view;
 pub mod waiters;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 

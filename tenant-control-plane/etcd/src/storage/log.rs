@@ -487,7 +487,8 @@ fn data_position(record: Position) -> Position {
 }
 
 fn read_entry(files: &Files, slot: &Slot) -> io::Result<Bytes> {
-    let mut buf = vec![0; record::size(ENTRY_HEAD + slot.data_len as usize)];
+    // Without the padding: a crash may have cut that off.
+    let mut buf = vec![0; record::HEADER + ENTRY_HEAD + slot.data_len as usize];
     files.get(slot.at.segment)?.read_exact_at(&mut buf, u64::from(slot.at.offset))?;
     match record::parse(&buf, slot.at) {
         Parsed::Record { kind: Kind::Entry, .. } => {

@@ -6,3 +6,6 @@ pub mod flush;
 pub mod log;
 pub mod record;
 pub mod recover;
+
+#[cfg(test)]
+mod tests;
