@@ -56,12 +56,12 @@ fn validity(config: &Config) -> Option<Validity> {
 fn store(config: &Config, identity: &Identity) -> anyhow::Result<()> {
     fs::create_dir_all(&config.cert_dir).with_context(|| format!("making {}", config.cert_dir.display()))?;
     let stamp = jiff::Zoned::now().strftime("%Y-%m-%d-%H-%M-%S").to_string();
-    let path = config.cert_dir.join(format!("kubelet-client-{stamp}.pem"));
-    write_private(&path, &format!("{}{}", identity.chain, identity.key))?;
+    let file = format!("kubelet-client-{stamp}.pem");
+    write_private(&config.cert_dir.join(&file), &format!("{}{}", identity.chain, identity.key))?;
     let link = current(config);
     let next = config.cert_dir.join("kubelet-client-next.pem");
     let _ = fs::remove_file(&next);
-    symlink(&path, &next).with_context(|| format!("linking {}", next.display()))?;
+    symlink(&file, &next).with_context(|| format!("linking {}", next.display()))?;
     fs::rename(&next, &link).with_context(|| format!("linking {}", link.display()))
 }
 

@@ -141,6 +141,11 @@ fn socket(address: Option<&str>, port: u16, default: Ipv4Addr) -> anyhow::Result
     Ok(Some(SocketAddr::new(ip, port)))
 }
 
+/// Paths end up in kubeconfigs, links and mounts, where "relative" would mean something else.
+fn absolute(path: PathBuf) -> anyhow::Result<PathBuf> {
+    std::path::absolute(&path).with_context(|| format!("the path {}", path.display()))
+}
+
 fn reserved(file: &File) -> anyhow::Result<BTreeMap<String, Quantity>> {
     let mut total: BTreeMap<String, Quantity> = BTreeMap::new();
     for (name, text) in file.system_reserved.iter().chain(&file.kube_reserved) {
@@ -190,9 +195,9 @@ impl Config {
         };
         Ok(Self {
             bootstrap_kubeconfig: flags.bootstrap_kubeconfig,
-            kubeconfig: flags.kubeconfig,
-            cert_dir: flags.cert_dir,
-            root_dir: flags.root_dir,
+            kubeconfig: absolute(flags.kubeconfig)?,
+            cert_dir: absolute(flags.cert_dir)?,
+            root_dir: absolute(flags.root_dir)?,
             runtime_endpoint: flags
                 .container_runtime_endpoint
                 .or_else(|| file.container_runtime_endpoint.clone())
@@ -228,7 +233,7 @@ impl Config {
                 other => bail!("cgroupDriver {other:?}: must be cgroupfs or systemd"),
             },
             cgroup_root: file.cgroup_root.as_deref().unwrap_or("").trim_end_matches('/').to_owned(),
-            log_dir: file.pod_logs_dir.clone().unwrap_or_else(|| "/var/log/pods".into()),
+            log_dir: absolute(file.pod_logs_dir.clone().unwrap_or_else(|| "/var/log/pods".into()))?,
             log_max_bytes: quantity("containerLogMaxSize", log_max)?.value().try_into().unwrap_or(u64::MAX),
             log_max_files: file.container_log_max_files.unwrap_or(5).max(2),
             image_gc_high_percent: high,

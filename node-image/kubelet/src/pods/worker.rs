@@ -65,6 +65,8 @@ pub struct Worker {
     messages: HashMap<String, String>,
     volumes: Option<HashMap<String, Mounted>>,
     refresh_at: Instant,
+    /// How often in a row the volumes could not be made.
+    volume_failures: u32,
     network_complained: bool,
     /// Everything is stopped and nothing will run again.
     pub(super) over: bool,
@@ -89,6 +91,7 @@ impl Worker {
             messages: HashMap::new(),
             volumes: None,
             refresh_at: Instant::now(),
+            volume_failures: 0,
             network_complained: false,
             over: false,
             verdict: None,
@@ -304,7 +307,10 @@ impl Worker {
             match start::start(context, start).await {
                 Ok(_) => {
                     self.failures.remove(&start.name);
-                    self.delays.entry(start.name.clone()).or_default().bump(Instant::now());
+                    // Only restarts count: the first crash is followed by a restart at once.
+                    if start.attempt > 0 {
+                        self.delays.entry(start.name.clone()).or_default().bump(Instant::now());
+                    }
                 }
                 Err(failed) => {
                     tracing::info!(pod.name = self.id.name, container.name = start.name, "{}: {}", failed.waiting.reason, failed.waiting.message);
@@ -331,6 +337,7 @@ impl Worker {
         match volumes::set_up(context).await {
             Ok(volumes) => {
                 self.volumes = Some(volumes);
+                self.volume_failures = 0;
                 self.refresh_at = Instant::now() + self.node.config.sync_frequency;
                 None
             }
@@ -340,7 +347,10 @@ impl Worker {
                 if age == Age::Fresh {
                     self.volumes = None;
                 }
-                self.refresh_at = Instant::now() + RETRY;
+                // 1 s, 2 s, … 64 s.
+                let wait = Duration::from_secs(1 << self.volume_failures.min(6));
+                self.volume_failures += 1;
+                self.refresh_at = Instant::now() + wait;
                 Some(self.refresh_at)
             }
         }
