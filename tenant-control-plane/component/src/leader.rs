@@ -3,6 +3,8 @@
 //! A candidate never trusts another's clock: it remembers when it *saw* the lease change, and takes
 //! the lease over only when it saw no change for the lease duration.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -115,11 +117,40 @@ fn claim(spec: &LeaseSpec, identity: &str, unchanged_for: Duration) -> Claim {
     }
 }
 
+/// Names a candidate by host name and a part of its own.
+///
+/// A process that holds a listening socket (its *seat*) can have only successors there, no rivals:
+/// whoever binds the same address in the same network namespace and boot of the machine knows that
+/// its predecessor is dead. It gets the predecessor's name, and so takes over its lease at once
+/// instead of waiting for it to run out. Without a seat, the name is random.
+fn identity(seat: Option<SocketAddr>) -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let host = read("/proc/sys/kernel/hostname");
+    let boot = read("/proc/sys/kernel/random/boot_id");
+    let network = std::fs::read_link("/proc/self/ns/net");
+    let unique = match (seat, network) {
+        (Some(seat), Ok(network)) if !boot.is_empty() => {
+            let half = |salt: u8| {
+                let mut hasher = DefaultHasher::new();
+                (salt, &boot, &network, seat).hash(&mut hasher);
+                hasher.finish()
+            };
+            uuid::Uuid::from_u64_pair(half(0), half(1))
+        }
+        _ => uuid::Uuid::new_v4(),
+    };
+    format!("{host}_{unique}")
+}
+
 impl Elector {
-    /// A candidate for the component's lease, known by host name and a random part.
-    pub fn new(client: Client, component: &str, flags: LeaderElectionFlags) -> Self {
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let identity = format!("{}_{}", host.trim(), uuid::Uuid::new_v4());
+    /// A candidate for the component's lease. See [`identity`] for `seat`.
+    pub fn new(
+        client: Client,
+        component: &str,
+        flags: LeaderElectionFlags,
+        seat: Option<SocketAddr>,
+    ) -> Self {
+        let identity = identity(seat);
         let namespace = flags.leader_elect_resource_namespace.clone();
         Self {
             api: Api::namespaced(client, &namespace),
@@ -272,7 +303,8 @@ impl Elector {
     }
 }
 
-/// Runs `work` while this process is the leader (or at once when election is off). `work` gets a
+/// Runs `work` while this process is the leader (or at once when election is off). `seat` is the
+/// address that the process listens on, if any ([`crate::serving::start`] returns it). `work` gets a
 /// token that is cancelled on shutdown.
 ///
 /// # Errors
@@ -281,6 +313,7 @@ pub async fn run_elected<F, Fut>(
     client: Client,
     component: &str,
     flags: LeaderElectionFlags,
+    seat: Option<SocketAddr>,
     shutdown: CancellationToken,
     work: F,
 ) -> anyhow::Result<()>
@@ -291,7 +324,7 @@ where
     if !flags.leader_elect {
         return work(shutdown).await;
     }
-    let mut elector = Elector::new(client, component, flags);
+    let mut elector = Elector::new(client, component, flags, seat);
     if !elector.acquire(&shutdown).await {
         return Ok(());
     }
@@ -329,6 +362,14 @@ mod tests {
         assert_eq!(claim(&held_by("other"), "me", s(15)), Claim::Take);
         assert_eq!(claim(&held_by(""), "me", s(0)), Claim::Take);
         assert_eq!(claim(&held_by("me"), "me", s(99)), Claim::Renew);
+    }
+
+    #[test]
+    fn a_successor_on_the_same_seat_has_the_same_name() {
+        let seat = |port: u16| Some(SocketAddr::from(([127, 0, 0, 1], port)));
+        assert_eq!(identity(seat(1)), identity(seat(1)));
+        assert_ne!(identity(seat(1)), identity(seat(2)));
+        assert_ne!(identity(None), identity(None));
     }
 
     #[test]

@@ -27,11 +27,11 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let client = component::client::from_kubeconfig(&config.kubeconfig, COMPONENT).await?;
     // A second connection, so that the garbage collector's many watches leave the first one free.
     let bulk = component::client::from_kubeconfig(&config.kubeconfig, COMPONENT).await?;
-    serving::start(&config.serving, DEFAULT_PORT, Health::new(), shutdown.clone())
+    let seat = serving::start(&config.serving, DEFAULT_PORT, Health::new(), shutdown.clone())
         .await
         .context("starting the health server")?;
     let elected = config.leader.clone();
-    leader::run_elected(client.clone(), COMPONENT, elected, shutdown, |leading| async move {
+    leader::run_elected(client.clone(), COMPONENT, elected, seat, shutdown, |leading| async move {
         let context = Context {
             informers: Arc::new(Informers::new(client.clone())),
             client,

@@ -32,12 +32,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         kinds if kinds.is_empty() => Ok(()),
         kinds => Err(format!("waiting for {}", kinds.join(", "))),
     });
-    serving::start(&config.serving, DEFAULT_PORT, health, shutdown.clone())
+    let seat = serving::start(&config.serving, DEFAULT_PORT, health, shutdown.clone())
         .await
         .context("starting the health server")?;
     let (filling, stop) = (informers.clone(), shutdown.clone());
     let filled = tokio::spawn(async move { filling.start(stop).await });
-    leader::run_elected(client.clone(), COMPONENT, config.leader, shutdown, |leading| async move {
+    leader::run_elected(client.clone(), COMPONENT, config.leader, seat, shutdown, |leading| async move {
         filled.await.context("filling the caches")?;
         let recorder = Recorder::new(client.clone(), SCHEDULER_NAME, None);
         let writer = Writer::new(client, recorder, sender);

@@ -3,8 +3,10 @@
 use crate::context::{Context, Running};
 
 pub mod certificates;
+pub mod clusterrole_aggregation;
 pub mod daemonset;
 pub mod deployment;
+pub mod disruption;
 pub mod endpoints;
 pub mod gc;
 pub mod job;
@@ -16,6 +18,7 @@ pub mod replicaset;
 pub mod root_ca;
 pub mod serviceaccount;
 pub mod taint_eviction;
+pub mod token_cleaner;
 
 /// One controller.
 pub struct Entry {
@@ -60,6 +63,9 @@ pub const CONTROLLERS: &[Entry] = &[
     on("taint-eviction-controller", taint_eviction::start),
     on("pod-garbage-collector-controller", pod_gc::start),
     on("garbage-collector-controller", gc::start),
+    on("clusterrole-aggregation-controller", clusterrole_aggregation::start),
+    on("disruption-controller", disruption::start),
+    on("token-cleaner-controller", token_cleaner::start),
     on("certificatesigningrequest-approving-controller", certificates::approve::start),
     on("certificatesigningrequest-signing-controller", certificates::sign::start),
     on("certificatesigningrequest-cleaner-controller", certificates::cleanup::start),
