@@ -48,9 +48,12 @@ async fn publish(node: Arc<Node>) {
             name: node.config.name.clone(),
             peer_urls: peer_urls.clone().unwrap_or_default(),
             client_urls: node.config.advertise_client_urls.clone(),
+            promote: false,
         };
         if peer_urls.is_some() {
-            if node.machine.read().members.get(&id) == Some(&wanted) {
+            let known = node.machine.read().members.get(&id).cloned();
+            let known = known.map(|m| pb::MemberInfo { promote: false, ..m });
+            if known.as_ref() == Some(&wanted) {
                 return;
             }
             match node.propose(Op::Publish(wanted)).await {
@@ -152,6 +155,29 @@ async fn house_loop(node: Arc<Node>) {
             tidy_segments(&node).await;
         }
         check_quota(&node, in_use).await;
+        promote_joined(&node).await;
+    }
+}
+
+/// Gives members that were added with a vote their vote once they have caught up.
+async fn promote_joined(node: &Node) {
+    if !node.consensus.status().is_leader {
+        return;
+    }
+    let learners = node.consensus.members().into_iter().filter(|m| m.2);
+    let due: Vec<u64> = {
+        let state = node.machine.read();
+        let wants = |id: &u64| state.members.get(id).is_some_and(|m| m.promote);
+        learners.map(|(id, ..)| id).filter(wants).collect()
+    };
+    for id in due {
+        if !node.consensus.is_caught_up(id) {
+            continue;
+        }
+        match node.consensus.promote(id).await {
+            Ok(()) => tracing::info!(member.id = format_args!("{id:x}"), "a member has its vote"),
+            Err(e) => tracing::warn!(error = %e, "giving a member its vote failed"),
+        }
     }
 }
 

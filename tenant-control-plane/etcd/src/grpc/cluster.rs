@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 use super::Answer;
 use crate::config::member_id;
 use crate::node::Node;
+use crate::pb;
 use crate::pb::proposal::Op;
 
 /// The Cluster service. Changes are made by the leader; it is served on the peer URL as well, so
@@ -40,7 +41,8 @@ impl ClusterService {
                     name: info.map(|m| m.name.clone()).unwrap_or_default(),
                     peer_ur_ls,
                     client_ur_ls: info.map(|m| m.client_urls.clone()).unwrap_or_default(),
-                    is_learner,
+                    // A member that was added with a vote and is still catching up.
+                    is_learner: is_learner && !info.is_some_and(|m| m.promote),
                 }
             })
             .collect()
@@ -94,10 +96,14 @@ impl Cluster for ClusterService {
         // A member that is removed and added again is another member: the time tells them apart.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let id = member_id(&r.peer_ur_ls, &now.as_nanos().to_string());
-        if r.is_learner {
-            self.node.consensus.add_learner(id, r.peer_ur_ls).await?;
-        } else {
-            self.node.consensus.add_voter(id, r.peer_ur_ls).await?;
+        // Everybody begins as a learner, so that a member that never starts costs no quorum; one
+        // that was added with a vote gets it in the background.
+        let urls = r.peer_ur_ls.clone();
+        self.node.consensus.add_learner(id, urls).await?;
+        if !r.is_learner {
+            let info =
+                pb::MemberInfo { id, peer_urls: r.peer_ur_ls, promote: true, ..Default::default() };
+            self.node.propose(Op::Publish(info)).await?;
         }
         Ok(Response::new(MemberAddResponse {
             header: self.node.header_now(),
@@ -116,7 +122,7 @@ impl Cluster for ClusterService {
         if !member.is_learner && voters == 1 {
             return Err(EtcdError::NotEnoughStarted.into());
         }
-        self.node.consensus.remove(id, member.is_learner).await?;
+        self.node.consensus.remove(id).await?;
         self.node.propose(Op::ForgetMember(id)).await?;
         Ok(Response::new(MemberRemoveResponse {
             header: self.node.header_now(),

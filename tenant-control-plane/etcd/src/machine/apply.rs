@@ -137,7 +137,9 @@ fn run(
             (Outcome::Done(store.revision), revision)
         }
         Op::Alarm(r) => (Outcome::Alarms(alarm(state, &r)), None),
-        Op::Publish(m) => {
+        Op::Publish(mut m) => {
+            // A member that tells its name does not know whether it was added with a vote.
+            m.promote |= state.members.get(&m.id).is_some_and(|old| old.promote);
             state.members.insert(m.id, m);
             (Outcome::Done(state.store.revision), None)
         }

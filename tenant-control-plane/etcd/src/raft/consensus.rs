@@ -248,12 +248,6 @@ impl Consensus {
         self.change(ChangeMembers::AddNodes(BTreeMap::from([(id, PeerNode { peer_urls })]))).await
     }
 
-    /// Adds a member with a vote at once.
-    pub async fn add_voter(&self, id: u64, peer_urls: Vec<String>) -> Result<(), Status> {
-        let node = PeerNode { peer_urls };
-        self.change(ChangeMembers::AddVoters(BTreeMap::from([(id, node)]))).await
-    }
-
     /// Gives a learner a vote.
     pub async fn promote(&self, id: u64) -> Result<(), Status> {
         self.change(ChangeMembers::AddVoterIds([id].into())).await
@@ -265,7 +259,9 @@ impl Consensus {
     }
 
     /// Removes a member.
-    pub async fn remove(&self, id: u64, is_learner: bool) -> Result<(), Status> {
+    pub async fn remove(&self, id: u64) -> Result<(), Status> {
+        let is_learner =
+            self.members().iter().any(|(member, _, learner)| *member == id && *learner);
         self.change(if is_learner {
             ChangeMembers::RemoveNodes([id].into())
         } else {

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use etcd_api::error::EtcdError;
 use etcd_api::pb::etcdserverpb::{
-    CompactionRequest, HashKvRequest, MemberListRequest, MoveLeaderRequest, StatusRequest,
+    CompactionRequest, HashKvRequest, MemberAddRequest, MemberListRequest, MemberPromoteRequest,
+    MemberRemoveRequest, MoveLeaderRequest, StatusRequest,
 };
 
 use super::server::{Cluster, eventually, get, get_prefix, put};
@@ -109,4 +111,50 @@ async fn leadership_moves_on_request_and_on_a_clean_stop() {
     assert!(cluster.stop(target));
     eventually("writes go on", async || put(&all, "k", "v").await.ok()).await;
     println!("a clean stop of the leader held up writes for {:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn members_join_with_and_without_a_vote_and_leave() {
+    let mut cluster = Cluster::start(1, &FAST);
+    let client = cluster.ready(0).await;
+    for i in 0..30 {
+        put(&client, &format!("k{i}"), "v").await.unwrap();
+    }
+    let mut ids = Vec::new();
+    for is_learner in [false, true] {
+        let (i, url) = cluster.reserve_member();
+        let r = MemberAddRequest { peer_ur_ls: vec![url], is_learner };
+        let added = client.cluster().member_add(r.clone()).await.unwrap().into_inner();
+        let again = client.cluster().member_add(r).await.unwrap_err();
+        assert_eq!(EtcdError::of(&again), Some(EtcdError::PeerUrlExists));
+        // A member that has not started costs no quorum.
+        put(&client, "meanwhile", "v").await.unwrap();
+        cluster.start_member(i);
+        cluster.ready(i).await;
+        ids.push(added.member.unwrap().id);
+    }
+    let learner = ids[1];
+    eventually("the learner is promoted", async || {
+        let r = MemberPromoteRequest { id: learner };
+        client.cluster().member_promote(r).await.ok()
+    })
+    .await;
+    let third = cluster.client(2);
+    assert_eq!(get_prefix(&third, "k").await.len(), 30);
+    let voters = eventually("all have a vote", async || {
+        let r = MemberListRequest { linearizable: true };
+        let list = third.cluster().member_list(r).await.ok()?.into_inner();
+        let voters = list.members.iter().filter(|m| !m.is_learner).count();
+        (voters == 3).then_some(voters)
+    })
+    .await;
+    assert_eq!(voters, 3);
+    let unknown = MemberRemoveRequest { id: 1 };
+    let e = client.cluster().member_remove(unknown).await.unwrap_err();
+    assert_eq!(EtcdError::of(&e), Some(EtcdError::MemberNotFound));
+    // Asked of a follower, which passes it on.
+    let r = MemberRemoveRequest { id: learner };
+    let left = cluster.client(1).cluster().member_remove(r).await.unwrap();
+    assert_eq!(left.into_inner().members.len(), 2);
+    put(&client, "still", "here").await.unwrap();
 }

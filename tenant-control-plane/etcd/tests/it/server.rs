@@ -29,6 +29,18 @@ struct Ports {
     client: u16,
     peer: u16,
     metrics: u16,
+    /// Joined a cluster that was there.
+    existing: bool,
+}
+
+impl Ports {
+    fn free(ip: &str, existing: bool) -> Self {
+        let port = || {
+            let socket = TcpListener::bind((ip, 0)).unwrap();
+            socket.local_addr().unwrap().port()
+        };
+        Self { client: port(), peer: port(), metrics: port(), existing }
+    }
 }
 
 /// A cluster in a temporary directory. Its processes die with it.
@@ -49,12 +61,7 @@ impl Cluster {
         let pki = Pki::new(&dir.path().join("pki"));
         let [a, b, c]: [u8; 3] = rand::random();
         let ip = format!("127.{}.{b}.{}", a | 1, c.clamp(1, 254));
-        let port = || {
-            let socket = TcpListener::bind((ip.as_str(), 0)).unwrap();
-            socket.local_addr().unwrap().port()
-        };
-        let ports =
-            (0..members).map(|_| Ports { client: port(), peer: port(), metrics: port() }).collect();
+        let ports = (0..members).map(|_| Ports::free(&ip, false)).collect();
         pki.issue("server", &ip);
         let tls = pki.client();
         let mut cluster = Self {
@@ -95,7 +102,7 @@ impl Cluster {
             .args(["--listen-peer-urls", &url(p.peer)])
             .args(["--initial-advertise-peer-urls", &url(p.peer)])
             .args(["--initial-cluster", &peers.join(",")])
-            .args(["--initial-cluster-state", "new"])
+            .args(["--initial-cluster-state", if p.existing { "existing" } else { "new" }])
             .args(["--listen-metrics-urls", &format!("http://{}:{}", self.ip, p.metrics)])
             .arg("--client-cert-auth")
             .arg("--peer-client-cert-auth")
@@ -113,6 +120,14 @@ impl Cluster {
             .spawn()
             .unwrap();
         self.processes[i] = Some(child);
+    }
+
+    /// Reserves a place for another member; returns its number and peer URL.
+    pub fn reserve_member(&mut self) -> (usize, String) {
+        self.ports.push(Ports::free(&self.ip, true));
+        self.processes.push(None);
+        let i = self.ports.len() - 1;
+        (i, format!("https://{}:{}", self.ip, self.ports[i].peer))
     }
 
     /// kill -9.
