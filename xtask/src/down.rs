@@ -11,6 +11,7 @@ use crate::apt;
 use crate::paths::Paths;
 use crate::process::run_logged;
 use crate::progress::Step;
+use crate::up::agent_dir;
 
 /// How long a running `up` may take to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(60);
@@ -76,9 +77,15 @@ fn purge(paths: &Paths, data: &Path) -> anyhow::Result<()> {
     else {
         return Ok(());
     };
+    let agent = agent_dir(data);
+    if !agent.join("clusters").exists() {
+        return Ok(());
+    }
     let step = Step::start("Removing clusters");
     let mut command = Command::new(provisioner);
-    command.arg("purge").arg("--data-dir").arg(data);
+    command.arg("agent").arg("--purge").arg("--data-dir").arg(agent);
+    command.args(["--listen", "127.0.0.1:0", "--gateway-listen", "127.0.0.1:0"]);
+    command.arg("--release-dir").arg(data).arg("--image-dir").arg(paths.cache.join("image"));
     for driver in ["sandbox", "qemu"] {
         let executable = paths.bin(&format!("marina-driver-{driver}"));
         command.arg("--driver").arg(format!("{driver}={}", executable.display()));

@@ -129,7 +129,7 @@ fn install_signal_handlers() {
 fn setup(paths: &Paths, data: &Path, args: &Args) -> anyhow::Result<()> {
     let mut init = Command::new(paths.bin("provisioner"));
     init.arg("init").arg("--data-dir").arg(data);
-    init.arg("--agent-address").arg(args.agent_listen.to_string());
+    init.arg("--agent").arg(args.agent_listen.to_string());
     output_of(&mut init)?;
     let mut portal = Command::new(paths.bin("portal"));
     portal.arg("setup").arg("--database").arg(data.join("marina.db"));
@@ -149,6 +149,11 @@ fn setup(paths: &Paths, data: &Path, args: &Args) -> anyhow::Result<()> {
         writeln!(file, "{password}").context("cannot write the one-time password")?;
     }
     Ok(())
+}
+
+/// What the first host's agent keeps; `provisioner init` puts its certificate there.
+pub fn agent_dir(data: &Path) -> PathBuf {
+    data.join("agents/h1")
 }
 
 fn output_of(command: &mut Command) -> anyhow::Result<String> {
@@ -181,7 +186,7 @@ fn services(
 
     // The agent runs from the release, so that a build does not replace the launcher under it.
     let mut agent = Command::new(release.join("provisioner"));
-    agent.arg("agent").arg("--data-dir").arg(data);
+    agent.arg("agent").arg("--data-dir").arg(agent_dir(data));
     agent.arg("--listen").arg(args.agent_listen.to_string());
     agent.arg("--gateway-listen").arg(args.gateway_listen.to_string());
     agent.arg("--release-dir").arg(release).arg("--image-dir").arg(image);

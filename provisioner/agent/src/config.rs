@@ -41,6 +41,8 @@ pub struct AgentConfig {
     pub ports: (u16, u16),
     /// First user id for tenants.
     pub first_uid: u32,
+    /// Remove everything and exit.
+    pub purge: bool,
     /// Program that is started as `<launcher> launch --spec <file>`.
     pub launcher: PathBuf,
 }
@@ -71,6 +73,7 @@ impl AgentConfig {
         };
         Ok(Self {
             host: flags.host,
+            purge: flags.purge,
             listen: flags.listen,
             gateway_listen: flags.gateway_listen,
             gateway_advertise: flags.gateway_advertise.unwrap_or_default(),

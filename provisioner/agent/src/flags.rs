@@ -48,6 +48,10 @@ pub struct AgentFlags {
     /// First user id for tenants; each cluster on this host gets its own.
     #[arg(long, default_value_t = 1_000_000_000)]
     pub first_uid: u32,
+    /// End every process and worker on this host, remove what they had, and exit. No controller may
+    /// be in charge of the host any more: it would ask for everything again.
+    #[arg(long)]
+    pub purge: bool,
     /// The launcher: this program, unless a test says otherwise.
     #[arg(long, hide = true)]
     pub launcher: Option<PathBuf>,

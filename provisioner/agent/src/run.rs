@@ -64,15 +64,55 @@ pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> anyhow::Re
         routes,
         running: BTreeMap::new(),
     };
-    parts.spawn(clusters.run(desired.subscribe(), known));
-    let service = AgentService { desired, board };
+    parts.spawn(clusters.run(desired.subscribe(), known || config.purge));
+    let work = async {
+        if config.purge {
+            return purge(&config, &desired, &board, shutdown).await;
+        }
+        let service = AgentService { desired, board };
+        server::serve(&config, listener, service, shutdown).await
+    };
     tokio::select! {
-        served = server::serve(&config, listener, service, shutdown) => served,
+        done = work => done,
         Some(ended) = parts.join_next() => {
             ended.context("a part of the agent failed")?;
             anyhow::bail!("a part of the agent ended")
         }
     }
+}
+
+/// Desires nothing, and returns when nothing is left.
+async fn purge(
+    config: &AgentConfig,
+    desired: &DesiredStore,
+    board: &Board,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let revision = desired.subscribe().borrow().revision;
+    let nothing = pb::HostDesired { host: config.host.clone(), revision, clusters: Vec::new() };
+    desired.apply(nothing).await.context("cannot store that nothing is desired")?;
+    let mut changed = board.subscribe();
+    loop {
+        let left: Vec<_> = board.report().clusters.into_iter().map(|cluster| cluster.id).collect();
+        if left.is_empty() && leftovers(&config.clusters_dir()).is_empty() {
+            tracing::info!("nothing is left on this host");
+            return Ok(());
+        }
+        tracing::info!("still removing {}", left.join(", "));
+        tokio::select! {
+            _ = tokio::time::timeout(Duration::from_secs(1), changed.changed()) => {}
+            () = shutdown.cancelled() => anyhow::bail!("interrupted; run it again to go on"),
+        }
+    }
+}
+
+/// Clusters that have a directory on this host.
+fn leftovers(dir: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| check_name(name).is_ok())
+        .collect()
 }
 
 /// Two agents on one data directory would fight.
@@ -147,7 +187,7 @@ impl Clusters {
         self.routes.set(wanted.values().filter_map(|cluster| route(cluster)).collect());
         self.running.retain(|_, (_, task)| !task.is_finished());
         if known {
-            for id in self.leftovers() {
+            for id in leftovers(&self.config.clusters_dir()) {
                 if !wanted.contains_key(id.as_str()) && !self.running.contains_key(&id) {
                     self.start(&id, None);
                 }
@@ -178,14 +218,6 @@ impl Clusters {
         let (sender, receiver) = watch::channel(cluster);
         let task = tokio::spawn(task.run(receiver));
         self.running.insert(id.to_owned(), (sender, task));
-    }
-
-    fn leftovers(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.config.clusters_dir()).into_iter().flatten().flatten();
-        entries
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .filter(|name| check_name(name).is_ok())
-            .collect()
     }
 }
 
