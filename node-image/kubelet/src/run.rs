@@ -152,5 +152,6 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         move |world| orphans.adopt_orphans(world),
     )
     .await;
+    manager.stop();
     Ok(())
 }

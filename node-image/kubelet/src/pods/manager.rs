@@ -72,6 +72,13 @@ impl Manager {
         }
     }
 
+    /// Ends all workers. What they had started keeps running.
+    pub fn stop(&self) {
+        for (_, handle) in self.workers.lock().expect("no holder panics").drain() {
+            handle.task.abort();
+        }
+    }
+
     /// Wakes the worker of a pod.
     pub fn ring(&self, uid: &str) {
         if let Some(handle) = self.workers.lock().expect("no holder panics").get(uid) {
