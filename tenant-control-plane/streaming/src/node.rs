@@ -1,5 +1,6 @@
 //! One entry for everything that is forwarded: [`forward`].
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,6 +19,7 @@ pub struct NodeClient {
     dialer: Dialer,
     kubelet_tls: Arc<ClientConfig>,
     anonymous_tls: Arc<ClientConfig>,
+    local_proxies: bool,
 }
 
 impl NodeClient {
@@ -30,7 +32,45 @@ impl NodeClient {
             dialer,
             kubelet_tls: kubelet_config(tls)?,
             anonymous_tls: anonymous_config(),
+            local_proxies: false,
         }))
+    }
+
+    /// Lets pod and service proxies reach addresses of this machine itself: for tests, whose
+    /// backends live there.
+    pub fn with_local_proxies(self: Arc<Self>) -> Arc<Self> {
+        Arc::new(Self {
+            dialer: self.dialer.clone(),
+            kubelet_tls: self.kubelet_tls.clone(),
+            anonymous_tls: self.anonymous_tls.clone(),
+            local_proxies: true,
+        })
+    }
+
+    /// Refuses targets that no pod can have: a pod's or endpoint's address is what its owner
+    /// wrote, and must not lead to this machine, its link or its cloud's metadata service.
+    fn check_address(&self, target: &NodeTarget) -> Result<(), Status> {
+        let local = match target.host.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+            Ok(IpAddr::V4(ip)) => {
+                ip.is_loopback()
+                    || ip.is_link_local()
+                    || ip.is_unspecified()
+                    || ip.is_multicast()
+                    || ip.is_broadcast()
+            }
+            Ok(IpAddr::V6(ip)) => {
+                ip.is_loopback()
+                    || ip.is_unicast_link_local()
+                    || ip.is_unspecified()
+                    || ip.is_multicast()
+            }
+            // Names stand for nodes alone.
+            Err(_) => true,
+        };
+        match local && target.scheme != Scheme::Kubelet && !self.local_proxies {
+            true => Err(Status::bad_request("address not allowed")),
+            false => Ok(()),
+        }
     }
 
     /// Connects, with TLS where the target wants it.
@@ -121,6 +161,9 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
+    if let Err(status) = client.check_address(&target) {
+        return status_response(&status);
+    }
     let request = request.map(body::boxed);
     let answered = match (mode, websocket::is_upgrade(request.headers())) {
         (Mode::Command(streams), true) => {

@@ -59,6 +59,7 @@ where
 /// The API server's part: forwards everything to one path of the kubelet.
 async fn front(kubelet: SocketAddr, mode: Mode) -> SocketAddr {
     let client = NodeClient::new(Dialer::Direct, &KubeletTls::default()).unwrap();
+    let client = client.with_local_proxies();
     serve(move |request| {
         let client = client.clone();
         async move {
@@ -446,6 +447,31 @@ async fn a_proxied_backend_learns_no_credentials_and_redirects_are_handed_back()
     assert_eq!(headers[header::SEC_WEBSOCKET_PROTOCOL], "chat");
     assert_eq!(headers["x-forwarded-host"], "api.example");
     assert_eq!(headers[header::HOST], backend.to_string());
+}
+
+#[tokio::test]
+async fn a_proxy_never_leads_to_this_machine_or_its_link() {
+    let client = NodeClient::new(Dialer::Direct, &KubeletTls::default()).unwrap();
+    for host in [
+        "127.0.0.1",
+        "0.0.0.0",
+        "169.254.169.254",
+        "::1",
+        "::ffff:127.0.0.1",
+        "fe80::1",
+        "224.0.0.1",
+        "localhost",
+    ] {
+        let target = NodeTarget {
+            scheme: Scheme::Plain,
+            host: host.into(),
+            port: 1,
+            path_and_query: "/".into(),
+        };
+        let request = Request::get("/").body(body::empty()).unwrap();
+        let response = streaming::forward(&client, request, target, Mode::Proxy).await;
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{host}");
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! PodSecurity: a namespace's labels say how much its pods may do.
 //!
-//! Source: Kubernetes documentation, "Pod Security Admission". Versions are accepted and shown;
-//! the checks are those of the latest.
+//! Source: Kubernetes documentation, "Pod Security Admission". Of
+//! older versions of the standards only what 1.34 added is taken back.
 
 use machinery::{Cause, GroupResource, Status};
 use serde_json::Value;
@@ -39,6 +39,10 @@ impl Policy {
         };
         let version = label(format!("{PREFIX}{mode}-version")).unwrap_or("latest").to_owned();
         Self { level, version }
+    }
+
+    fn minor(&self) -> Option<u16> {
+        minor(&self.version)
     }
 
     fn shown(&self) -> String {
@@ -81,13 +85,13 @@ impl Plugin for PodSecurity {
         }
         let pod = template.unwrap_or(object);
         let enforce = Policy::of(&labels, "enforce");
-        let found = violations(enforce.level, pod);
+        let found = violations(enforce.level, enforce.minor(), pod);
         if is_pod && !found.is_empty() {
             let why = format!("violates PodSecurity {}: {found}", enforce.shown());
             return Err(attributes.forbidden(Some(object), &why));
         }
         let warn = Policy::of(&labels, "warn");
-        let found = violations(warn.level, pod);
+        let found = violations(warn.level, warn.minor(), pod);
         if !found.is_empty() {
             warnings.push(format!("would violate PodSecurity {}: {found}", warn.shown()));
         }
@@ -128,7 +132,7 @@ fn namespace(
     let mut found: Vec<(String, Vec<String>)> = Vec::new();
     let pods = context.source.list(&GroupResource::new("", "pods"), Some(name));
     for pod in pods.iter().take(MOST_PODS) {
-        let what = violations(now.level, pod);
+        let what = violations(now.level, now.minor(), pod);
         if what.is_empty() {
             continue;
         }
@@ -186,6 +190,10 @@ fn label_faults(namespace: &Value, old: Option<&Value>) -> Vec<Cause> {
 }
 
 fn is_known_version(version: &str) -> bool {
-    let minor = version.strip_prefix("v1.").and_then(|minor| minor.parse::<u16>().ok());
-    version == "latest" || minor.is_some()
+    version == "latest" || minor(version).is_some()
+}
+
+/// The minor of `v1.x`.
+fn minor(version: &str) -> Option<u16> {
+    version.strip_prefix("v1.")?.parse().ok()
 }

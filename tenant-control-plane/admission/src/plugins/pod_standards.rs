@@ -55,14 +55,21 @@ const BASELINE: &[Check] = &[
     sysctls,
     host_process,
 ];
+/// The minor that began to look at the hosts of probes.
+const HOST_PROBES_SINCE: u16 = 34;
 const RESTRICTED: &[Check] =
     &[escalation, restricted_capabilities, volumes, non_root, root_user, restricted_seccomp];
 
 /// Everything about the pod that the level forbids, as upstream words it; empty when nothing.
-pub(super) fn violations(level: Level, pod: &Value) -> String {
+///
+/// `minor` pins the standards to those of Kubernetes 1.`minor`; `None` means the latest.
+pub(super) fn violations(level: Level, minor: Option<u16>, pod: &Value) -> String {
     let mut checks: Vec<Check> = Vec::new();
     if level >= Level::Baseline {
         checks.extend(BASELINE);
+    }
+    if minor.is_some_and(|minor| minor < HOST_PROBES_SINCE) {
+        checks.retain(|check| !std::ptr::fn_addr_eq(host_probes as Check, *check));
     }
     if level >= Level::Restricted {
         // These two say what their baseline parts say, and more.
