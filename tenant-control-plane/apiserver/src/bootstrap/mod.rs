@@ -1,6 +1,7 @@
 //! What every cluster has: ensured at the start of each replica and from time to time, until the
 //! server is told to stop.
 
+mod definitions;
 mod endpoints;
 mod ensure;
 mod objects;
@@ -21,6 +22,8 @@ const RENEW: Duration = Duration::from_secs(5);
 
 /// Runs until the token is cancelled; then takes this replica out of the `kubernetes` endpoints.
 pub async fn run(api: Arc<Api>, stop: CancellationToken) {
+    tokio::spawn(definitions::run(api.clone(), stop.child_token()));
+    tokio::spawn(aggregate(api.clone(), stop.child_token()));
     let mut record = endpoints::Record::new(&api);
     let mut due = tokio::time::Instant::now();
     let mut is_done = false;
@@ -48,6 +51,25 @@ pub async fn run(api: Arc<Api>, stop: CancellationToken) {
     }
     if let Err(error) = record.withdraw(&api).await {
         tracing::warn!(%error, "withdrawing this server's address failed");
+    }
+}
+
+/// Keeps aggregated ClusterRoles up to date as the roles that they select change.
+async fn aggregate(api: Arc<Api>, stop: CancellationToken) {
+    let roles = machinery::GroupResource::new("rbac.authorization.k8s.io", "clusterroles");
+    let Some(cache) = api.caches.resource(&roles) else { return };
+    let mut grown = cache.subscribe();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = grown.changed() => if changed.is_err() { return },
+        }
+        // Changes come in crowds, above all at the start.
+        tokio::time::sleep(RETRY).await;
+        grown.mark_unchanged();
+        if let Err(error) = ensure::aggregated_roles(&api).await {
+            tracing::warn!(%error, "aggregating cluster roles failed");
+        }
     }
 }
 

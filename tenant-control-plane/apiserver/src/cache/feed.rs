@@ -21,6 +21,8 @@ use crate::store::{ROOT, Store};
 
 const PAGE: i64 = 1000;
 const RETRY: Duration = Duration::from_millis(200);
+/// How often it is checked that the watch keeps up with the store.
+const CHECK: Duration = Duration::from_secs(5);
 
 /// What the feed writes to.
 pub struct Feed {
@@ -79,6 +81,7 @@ impl Feed {
             let broken = tokio::select! {
                 () = stop.cancelled() => return,
                 broken = self.watch() => broken,
+                () = self.fall_behind() => Broken::Again("it does not keep up".to_owned()),
             };
             match broken {
                 Broken::Again(why) => tracing::info!(why, "the watch of the store ended; resuming"),
@@ -90,6 +93,20 @@ impl Feed {
                 }
             }
             tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// Returns when the caches have stayed behind the store for a whole check interval: the watch
+    /// then hangs on a member that is cut off, and another one has to be asked.
+    async fn fall_behind(&self) {
+        loop {
+            tokio::time::sleep(CHECK).await;
+            let Ok(wanted) = self.store.current_revision().await else { continue };
+            let mut applied = self.caches.applied.subscribe();
+            let reached = applied.wait_for(|revision| *revision >= wanted);
+            if tokio::time::timeout(CHECK, reached).await.is_err() {
+                return;
+            }
         }
     }
 
@@ -106,7 +123,10 @@ impl Feed {
         if sender.send(request).await.is_err() {
             return Broken::Again("request stream closed".into());
         }
-        let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
+        let stream = tokio_stream::wrappers::ReceiverStream::new(requests);
+        let mut requests = tonic::Request::new(stream);
+        // A member without a leader ends the watch instead of keeping it silent.
+        requests.metadata_mut().insert("hasleader", tonic::metadata::MetadataValue::from_static("true"));
         let mut responses = match self.store.client().watch().watch(requests).await {
             Ok(response) => response.into_inner(),
             Err(status) => return Broken::Again(status.message().to_owned()),

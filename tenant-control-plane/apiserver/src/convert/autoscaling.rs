@@ -35,7 +35,8 @@ fn annotate(object: &mut Value, key: &str, value: &Value) {
 }
 
 fn take_annotation(object: &mut Value, key: &str) -> Option<Value> {
-    let text = object["metadata"]["annotations"].as_object_mut()?.remove(key)?;
+    let annotations = object.get_mut("metadata")?.get_mut("annotations")?;
+    let text = annotations.as_object_mut()?.remove(key)?;
     serde_json::from_str(text.as_str()?).ok()
 }
 

@@ -106,6 +106,9 @@ fn row_of(definition: &Value, version: &Value) -> Row {
     row.categories = names(&names_of["categories"]);
     row.namespaced = spec["scope"] != "Cluster";
     row.custom = true;
+    if !definition["metadata"]["deletionTimestamp"].is_null() {
+        row.verbs = Verbs::ALL.but(Verbs::CREATE);
+    }
     let strategy = Strategy { generation: true, ..Strategy::default() };
     row.strategy = Strategy { unconditional_update: false, ..strategy };
     let subresources = &version["subresources"];

@@ -190,6 +190,10 @@ async fn route(call: &Arc<Call>, request: Request) -> Result<Response, Status> {
     if let Some(kind) = call.row.review {
         return review::handle(call, kind, request).await;
     }
+    let needs_name = matches!(call.info.verb.as_str(), "update" | "patch");
+    if needs_name && call.info.name.is_empty() {
+        return Err(method_not_allowed());
+    }
     match call.info.verb.as_str() {
         "get" => {
             let response = read::get(call).await?;
@@ -199,7 +203,7 @@ async fn route(call: &Arc<Call>, request: Request) -> Result<Response, Status> {
         "list" => read::list(call).await,
         "watch" => watch::watch(call).await,
         "create" => {
-            if call.row.namespaced && call.info.namespace.is_empty() {
+            if call.row.namespaced && call.info.namespace.is_empty() || !call.info.name.is_empty() {
                 return Err(method_not_allowed());
             }
             write::create(call, request).await

@@ -45,7 +45,7 @@ async fn serve(client: Client, mut queue: mpsc::Receiver<Answer>) {
 }
 
 async fn ask(client: &Client) -> Result<i64, Status> {
-    // A linearizable read of a key that never exists: what matters is the header.
+    // A linearizable read that returns nothing: what matters is the header.
     let request = RangeRequest {
         key: b"compact_rev_key".to_vec().into(),
         count_only: true,

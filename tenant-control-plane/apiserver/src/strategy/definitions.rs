@@ -4,6 +4,9 @@ use serde_json::{Value, json};
 
 use super::{Context, Strategy, child, default_to};
 
+/// Kept while objects of the definition exist.
+pub const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
+
 /// CustomResourceDefinition.
 pub fn definition() -> Strategy {
     Strategy { generation: true, on_create, on_update, check, ..Strategy::default() }
@@ -25,6 +28,12 @@ fn stored_version(object: &Value) -> Option<Value> {
 
 fn on_create(object: &mut Value, context: &Context<'_>) {
     fill(object);
+    let finalizers = &mut child(object, "metadata")["finalizers"];
+    let mut all = finalizers.as_array().cloned().unwrap_or_default();
+    if !all.iter().any(|f| f == FINALIZER) {
+        all.push(FINALIZER.into());
+    }
+    *finalizers = all.into();
     let condition = |kind: &str, reason: &str, message: &str| {
         json!({
             "type": kind, "status": "True", "reason": reason, "message": message,

@@ -83,6 +83,7 @@ fn on_update(new: &mut Value, old: &Value) {
         }
         return;
     }
+    drop_dependent(spec, &old_spec);
     let unset = |v: &Value| v.is_null() || v == "";
     if unset(&spec["clusterIP"]) && !unset(&old_spec["clusterIP"]) {
         keep(spec, &old_spec, "clusterIP");
@@ -105,6 +106,26 @@ fn on_update(new: &mut Value, old: &Value) {
         let same = |o: &&Value| o["port"] == port["port"] && o["protocol"] == port["protocol"];
         if let Some(known) = old_ports.iter().find(same).filter(|_| port["nodePort"].is_null()) {
             keep(port, known, "nodePort");
+        }
+    }
+}
+
+/// Fields that only some types have go when the type changes, unless they were changed as well.
+fn drop_dependent(spec: &mut Value, old: &Value) {
+    let external = |v: &Value| v["type"] == "NodePort" || v["type"] == "LoadBalancer";
+    let balanced = |v: &Value| v["type"] == "LoadBalancer";
+    let mut gone: Vec<&str> = Vec::new();
+    if external(old) && !external(spec) {
+        gone.push("externalTrafficPolicy");
+    }
+    if balanced(old) && !balanced(spec) {
+        gone.extend(["allocateLoadBalancerNodePorts", "loadBalancerClass", "healthCheckNodePort"]);
+    }
+    for key in gone {
+        if spec[key] == old[key]
+            && let Some(map) = spec.as_object_mut()
+        {
+            map.remove(key);
         }
     }
 }
