@@ -13,9 +13,10 @@ pub struct LogFlags {
 
 /// Starts logging to standard error. Call once, from `main`; later calls change nothing.
 pub fn init(flags: &LogFlags) {
+    // A directive covers every crate whose name starts with it: `kube` alone would be too much.
     let directives = match flags.v {
-        0..=3 => "info,kube=warn,kube_client=warn,kube_runtime=error,hyper=warn,rustls=warn",
-        4..=5 => "debug,kube=info,kube_client=info,kube_runtime=info,hyper=info,h2=info,rustls=info,tower=info",
+        0..=3 => "info,kube_client=warn,kube_runtime=error,hyper=warn,rustls=warn",
+        4..=5 => "debug,kube_client=info,kube_runtime=info,hyper=info,h2=info,rustls=info,tower=info",
         6..=7 => "debug,h2=info,rustls=info",
         _ => "trace",
     };

@@ -4,6 +4,7 @@ use crate::context::{Context, Running};
 
 pub mod certificates;
 pub mod clusterrole_aggregation;
+pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
 pub mod disruption;
@@ -17,6 +18,7 @@ pub mod pod_gc;
 pub mod replicaset;
 pub mod root_ca;
 pub mod serviceaccount;
+pub mod statefulset;
 pub mod taint_eviction;
 pub mod token_cleaner;
 
@@ -54,6 +56,8 @@ pub const CONTROLLERS: &[Entry] = &[
     on("replicaset-controller", replicaset::start),
     on("daemonset-controller", daemonset::start),
     on("job-controller", job::start),
+    on("statefulset-controller", statefulset::start),
+    on("cronjob-controller", cronjob::start),
     on("ttl-after-finished-controller", job::ttl::start),
     on("endpoints-controller", endpoints::legacy::start),
     on("endpointslice-controller", endpoints::slices::start),
