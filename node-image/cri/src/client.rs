@@ -144,7 +144,8 @@ impl Runtime {
             .connect_timeout(Duration::from_secs(5))
             .connect_lazy();
         Ok(Self {
-            runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
+            runtime: RuntimeServiceClient::new(channel.clone())
+                .max_decoding_message_size(MAX_MESSAGE),
             images: ImageServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE),
         })
     }
@@ -161,7 +162,12 @@ impl Runtime {
 
     /// Runs `cmd` in a container to its end. A process that outlives `timeout` is killed and
     /// the call fails with [`Error::is_timeout`]; zero waits for ever.
-    pub async fn exec_sync(&self, id: &str, cmd: Vec<String>, timeout: Duration) -> Result<ExecSyncResponse> {
+    pub async fn exec_sync(
+        &self,
+        id: &str,
+        cmd: Vec<String>,
+        timeout: Duration,
+    ) -> Result<ExecSyncResponse> {
         let seconds = timeout.as_secs().try_into().unwrap_or(i64::MAX);
         let message = ExecSyncRequest { container_id: id.to_owned(), cmd, timeout: seconds };
         let mut request = Request::new(message);

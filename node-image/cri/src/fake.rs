@@ -92,7 +92,8 @@ impl Fake {
     pub fn running(&self, name: &str) -> Vec<String> {
         let state = self.lock();
         let is = |s: &ContainerStatus| {
-            s.state() == ContainerState::ContainerRunning && s.metadata.as_ref().is_some_and(|m| m.name == name)
+            s.state() == ContainerState::ContainerRunning
+                && s.metadata.as_ref().is_some_and(|m| m.name == name)
         };
         state.containers.values().filter(|c| is(&c.2)).map(|c| c.2.id.clone()).collect()
     }
@@ -100,8 +101,11 @@ impl Fake {
     /// The configuration of the newest container called `name`.
     pub fn config(&self, name: &str) -> Option<ContainerConfig> {
         let state = self.lock();
-        let mut found: Vec<_> =
-            state.containers.values().filter(|c| c.1.metadata.as_ref().is_some_and(|m| m.name == name)).collect();
+        let mut found: Vec<_> = state
+            .containers
+            .values()
+            .filter(|c| c.1.metadata.as_ref().is_some_and(|m| m.name == name))
+            .collect();
         found.sort_by_key(|c| c.2.created_at);
         found.last().map(|c| c.1.clone())
     }
@@ -135,7 +139,10 @@ fn end(status: &mut ContainerStatus, code: i32) {
     status.reason = if code == 0 { "Completed" } else { "Error" }.to_owned();
 }
 
-fn matches(labels: &std::collections::HashMap<String, String>, want: &std::collections::HashMap<String, String>) -> bool {
+fn matches(
+    labels: &std::collections::HashMap<String, String>,
+    want: &std::collections::HashMap<String, String>,
+) -> bool {
     want.iter().all(|(k, v)| labels.get(k) == Some(v))
 }
 
@@ -148,8 +155,9 @@ impl State {
 
 #[tonic::async_trait]
 impl RuntimeService for Fake {
-    type GetContainerEventsStream =
-        std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<ContainerEventResponse, Status>> + Send>>;
+    type GetContainerEventsStream = std::pin::Pin<
+        Box<dyn tokio_stream::Stream<Item = Result<ContainerEventResponse, Status>> + Send>,
+    >;
 
     async fn version(&self, _: Request<VersionRequest>) -> Answer<VersionResponse> {
         Ok(Response::new(VersionResponse {
@@ -162,12 +170,22 @@ impl RuntimeService for Fake {
 
     async fn status(&self, _: Request<StatusRequest>) -> Answer<StatusResponse> {
         let network = !self.lock().network_down;
-        let condition = |name: &str, status| RuntimeCondition { r#type: name.into(), status, ..Default::default() };
+        let condition = |name: &str, status| RuntimeCondition {
+            r#type: name.into(),
+            status,
+            ..Default::default()
+        };
         let conditions = vec![condition("RuntimeReady", true), condition("NetworkReady", network)];
-        Ok(Response::new(StatusResponse { status: Some(RuntimeStatus { conditions }), ..Default::default() }))
+        Ok(Response::new(StatusResponse {
+            status: Some(RuntimeStatus { conditions }),
+            ..Default::default()
+        }))
     }
 
-    async fn runtime_config(&self, _: Request<RuntimeConfigRequest>) -> Answer<RuntimeConfigResponse> {
+    async fn runtime_config(
+        &self,
+        _: Request<RuntimeConfigRequest>,
+    ) -> Answer<RuntimeConfigResponse> {
         Err(Status::unimplemented("the fake has no configuration"))
     }
 
@@ -178,8 +196,12 @@ impl RuntimeService for Fake {
         Ok(Response::new(UpdateRuntimeConfigResponse {}))
     }
 
-    async fn run_pod_sandbox(&self, request: Request<RunPodSandboxRequest>) -> Answer<RunPodSandboxResponse> {
-        let config = request.into_inner().config.ok_or_else(|| Status::invalid_argument("config"))?;
+    async fn run_pod_sandbox(
+        &self,
+        request: Request<RunPodSandboxRequest>,
+    ) -> Answer<RunPodSandboxResponse> {
+        let config =
+            request.into_inner().config.ok_or_else(|| Status::invalid_argument("config"))?;
         let mut state = self.lock();
         let id = state.id("5a");
         let metadata = config.metadata.clone().unwrap_or_default();
@@ -189,7 +211,10 @@ impl RuntimeService for Fake {
             metadata: config.metadata,
             state: PodSandboxState::SandboxReady.into(),
             created_at: now(),
-            network: Some(PodSandboxNetworkStatus { ip: "10.244.0.2".into(), additional_ips: vec![] }),
+            network: Some(PodSandboxNetworkStatus {
+                ip: "10.244.0.2".into(),
+                additional_ips: vec![],
+            }),
             labels: config.labels,
             annotations: config.annotations,
             ..Default::default()
@@ -198,7 +223,10 @@ impl RuntimeService for Fake {
         Ok(Response::new(RunPodSandboxResponse { pod_sandbox_id: id }))
     }
 
-    async fn stop_pod_sandbox(&self, request: Request<StopPodSandboxRequest>) -> Answer<StopPodSandboxResponse> {
+    async fn stop_pod_sandbox(
+        &self,
+        request: Request<StopPodSandboxRequest>,
+    ) -> Answer<StopPodSandboxResponse> {
         let id = request.into_inner().pod_sandbox_id;
         let mut state = self.lock();
         if let Some(sandbox) = state.sandboxes.get_mut(&id) {
@@ -212,27 +240,40 @@ impl RuntimeService for Fake {
         Ok(Response::new(StopPodSandboxResponse {}))
     }
 
-    async fn remove_pod_sandbox(&self, request: Request<RemovePodSandboxRequest>) -> Answer<RemovePodSandboxResponse> {
+    async fn remove_pod_sandbox(
+        &self,
+        request: Request<RemovePodSandboxRequest>,
+    ) -> Answer<RemovePodSandboxResponse> {
         let id = request.into_inner().pod_sandbox_id;
         let mut state = self.lock();
         if let Some(sandbox) = state.sandboxes.remove(&id) {
-            state.calls.push(format!("RemovePodSandbox {}", sandbox.metadata.unwrap_or_default().name));
+            state
+                .calls
+                .push(format!("RemovePodSandbox {}", sandbox.metadata.unwrap_or_default().name));
         }
         state.containers.retain(|_, c| c.0 != id);
         Ok(Response::new(RemovePodSandboxResponse {}))
     }
 
-    async fn pod_sandbox_status(&self, request: Request<PodSandboxStatusRequest>) -> Answer<PodSandboxStatusResponse> {
+    async fn pod_sandbox_status(
+        &self,
+        request: Request<PodSandboxStatusRequest>,
+    ) -> Answer<PodSandboxStatusResponse> {
         let id = request.into_inner().pod_sandbox_id;
-        let status = self.lock().sandboxes.get(&id).cloned().ok_or_else(|| Status::not_found("sandbox"))?;
+        let status =
+            self.lock().sandboxes.get(&id).cloned().ok_or_else(|| Status::not_found("sandbox"))?;
         Ok(Response::new(PodSandboxStatusResponse { status: Some(status), ..Default::default() }))
     }
 
-    async fn list_pod_sandbox(&self, request: Request<ListPodSandboxRequest>) -> Answer<ListPodSandboxResponse> {
+    async fn list_pod_sandbox(
+        &self,
+        request: Request<ListPodSandboxRequest>,
+    ) -> Answer<ListPodSandboxResponse> {
         let filter = request.into_inner().filter.unwrap_or_default();
         let state = self.lock();
         let wanted = state.sandboxes.values().filter(|s| {
-            (filter.id.is_empty() || filter.id == s.id) && matches(&s.labels, &filter.label_selector)
+            (filter.id.is_empty() || filter.id == s.id)
+                && matches(&s.labels, &filter.label_selector)
         });
         let items = wanted
             .map(|s| PodSandbox {
@@ -248,7 +289,10 @@ impl RuntimeService for Fake {
         Ok(Response::new(ListPodSandboxResponse { items }))
     }
 
-    async fn create_container(&self, request: Request<CreateContainerRequest>) -> Answer<CreateContainerResponse> {
+    async fn create_container(
+        &self,
+        request: Request<CreateContainerRequest>,
+    ) -> Answer<CreateContainerResponse> {
         let request = request.into_inner();
         let config = request.config.ok_or_else(|| Status::invalid_argument("config"))?;
         let mut state = self.lock();
@@ -256,7 +300,9 @@ impl RuntimeService for Fake {
             return Err(Status::not_found("sandbox"));
         }
         let id = state.id("c0");
-        state.calls.push(format!("CreateContainer {}", config.metadata.clone().unwrap_or_default().name));
+        state
+            .calls
+            .push(format!("CreateContainer {}", config.metadata.clone().unwrap_or_default().name));
         let status = ContainerStatus {
             id: id.clone(),
             metadata: config.metadata.clone(),
@@ -272,10 +318,14 @@ impl RuntimeService for Fake {
         Ok(Response::new(CreateContainerResponse { container_id: id }))
     }
 
-    async fn start_container(&self, request: Request<StartContainerRequest>) -> Answer<StartContainerResponse> {
+    async fn start_container(
+        &self,
+        request: Request<StartContainerRequest>,
+    ) -> Answer<StartContainerResponse> {
         let id = request.into_inner().container_id;
         let mut state = self.lock();
-        let (_, _, status) = state.containers.get_mut(&id).ok_or_else(|| Status::not_found("container"))?;
+        let (_, _, status) =
+            state.containers.get_mut(&id).ok_or_else(|| Status::not_found("container"))?;
         status.set_state(ContainerState::ContainerRunning);
         status.started_at = now();
         let name = status.metadata.clone().unwrap_or_default().name;
@@ -283,7 +333,10 @@ impl RuntimeService for Fake {
         Ok(Response::new(StartContainerResponse {}))
     }
 
-    async fn stop_container(&self, request: Request<StopContainerRequest>) -> Answer<StopContainerResponse> {
+    async fn stop_container(
+        &self,
+        request: Request<StopContainerRequest>,
+    ) -> Answer<StopContainerResponse> {
         let request = request.into_inner();
         let mut state = self.lock();
         if let Some((_, _, status)) = state.containers.get_mut(&request.container_id) {
@@ -294,16 +347,24 @@ impl RuntimeService for Fake {
         Ok(Response::new(StopContainerResponse {}))
     }
 
-    async fn remove_container(&self, request: Request<RemoveContainerRequest>) -> Answer<RemoveContainerResponse> {
+    async fn remove_container(
+        &self,
+        request: Request<RemoveContainerRequest>,
+    ) -> Answer<RemoveContainerResponse> {
         let id = request.into_inner().container_id;
         let mut state = self.lock();
         if let Some((_, config, _)) = state.containers.remove(&id) {
-            state.calls.push(format!("RemoveContainer {}", config.metadata.unwrap_or_default().name));
+            state
+                .calls
+                .push(format!("RemoveContainer {}", config.metadata.unwrap_or_default().name));
         }
         Ok(Response::new(RemoveContainerResponse {}))
     }
 
-    async fn list_containers(&self, request: Request<ListContainersRequest>) -> Answer<ListContainersResponse> {
+    async fn list_containers(
+        &self,
+        request: Request<ListContainersRequest>,
+    ) -> Answer<ListContainersResponse> {
         let filter = request.into_inner().filter.unwrap_or_default();
         let state = self.lock();
         let wanted = state.containers.values().filter(|(sandbox, _, s)| {
@@ -328,7 +389,10 @@ impl RuntimeService for Fake {
         Ok(Response::new(ListContainersResponse { containers }))
     }
 
-    async fn container_status(&self, request: Request<ContainerStatusRequest>) -> Answer<ContainerStatusResponse> {
+    async fn container_status(
+        &self,
+        request: Request<ContainerStatusRequest>,
+    ) -> Answer<ContainerStatusResponse> {
         let id = request.into_inner().container_id;
         let status = self.lock().containers.get(&id).map(|c| c.2.clone());
         let status = status.ok_or_else(|| Status::not_found("container"))?;
@@ -369,7 +433,10 @@ impl RuntimeService for Fake {
         Err(Status::unimplemented("the fake has no streams"))
     }
 
-    async fn container_stats(&self, _: Request<ContainerStatsRequest>) -> Answer<ContainerStatsResponse> {
+    async fn container_stats(
+        &self,
+        _: Request<ContainerStatsRequest>,
+    ) -> Answer<ContainerStatsResponse> {
         Err(Status::unimplemented("the fake measures nothing"))
     }
 
@@ -380,7 +447,10 @@ impl RuntimeService for Fake {
         Ok(Response::new(ListContainerStatsResponse::default()))
     }
 
-    async fn get_container_events(&self, _: Request<GetEventsRequest>) -> Answer<Self::GetContainerEventsStream> {
+    async fn get_container_events(
+        &self,
+        _: Request<GetEventsRequest>,
+    ) -> Answer<Self::GetContainerEventsStream> {
         use tokio_stream::StreamExt;
         let events = tokio_stream::wrappers::BroadcastStream::new(self.events.subscribe());
         Ok(Response::new(Box::pin(events.filter_map(Result::ok).map(Ok))))
@@ -391,13 +461,21 @@ impl RuntimeService for Fake {
 impl ImageService for Fake {
     async fn list_images(&self, _: Request<ListImagesRequest>) -> Answer<ListImagesResponse> {
         let state = self.lock();
-        let image = |name: &String| Image { id: name.clone(), repo_tags: vec![name.clone()], ..Default::default() };
+        let image = |name: &String| Image {
+            id: name.clone(),
+            repo_tags: vec![name.clone()],
+            ..Default::default()
+        };
         Ok(Response::new(ListImagesResponse { images: state.images.iter().map(image).collect() }))
     }
 
-    async fn image_status(&self, request: Request<ImageStatusRequest>) -> Answer<ImageStatusResponse> {
+    async fn image_status(
+        &self,
+        request: Request<ImageStatusRequest>,
+    ) -> Answer<ImageStatusResponse> {
         let name = request.into_inner().image.unwrap_or_default().image;
-        let image = self.lock().images.contains(&name).then(|| Image { id: name, ..Default::default() });
+        let image =
+            self.lock().images.contains(&name).then(|| Image { id: name, ..Default::default() });
         Ok(Response::new(ImageStatusResponse { image, ..Default::default() }))
     }
 
@@ -412,7 +490,10 @@ impl ImageService for Fake {
         Ok(Response::new(PullImageResponse { image_ref: name }))
     }
 
-    async fn remove_image(&self, request: Request<RemoveImageRequest>) -> Answer<RemoveImageResponse> {
+    async fn remove_image(
+        &self,
+        request: Request<RemoveImageRequest>,
+    ) -> Answer<RemoveImageResponse> {
         let name = request.into_inner().image.unwrap_or_default().image;
         self.lock().images.remove(&name);
         Ok(Response::new(RemoveImageResponse {}))

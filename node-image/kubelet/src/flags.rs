@@ -57,7 +57,8 @@ fn parse_labels(text: &str) -> Result<BTreeMap<String, String>, String> {
     for pair in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         machinery::names::qualified_name(key).map_err(|e| format!("label key {key:?}: {e:?}"))?;
-        machinery::names::label_value(value).map_err(|e| format!("label value {value:?}: {e:?}"))?;
+        machinery::names::label_value(value)
+            .map_err(|e| format!("label value {value:?}: {e:?}"))?;
         labels.insert(key.to_owned(), value.to_owned());
     }
     Ok(labels)

@@ -22,11 +22,16 @@ pub async fn rotate_logs(node: Arc<Node>, stop: CancellationToken) {
         tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(LOGS) => {} }
         let state = pb::ContainerStateValue { state: pb::ContainerState::ContainerRunning.into() };
         let filter = pb::ContainerFilter { state: Some(state), ..Default::default() };
-        let list = node.runtime.list_containers(pb::ListContainersRequest { filter: Some(filter) }).await;
+        let list =
+            node.runtime.list_containers(pb::ListContainersRequest { filter: Some(filter) }).await;
         for container in list.map(|l| l.containers).unwrap_or_default() {
-            let Some(path) = log_path(&node.config.log_dir, &container.labels, &container) else { continue };
+            let Some(path) = log_path(&node.config.log_dir, &container.labels, &container) else {
+                continue;
+            };
             let (bytes, files) = (node.config.log_max_bytes, node.config.log_max_files);
-            if let Err(error) = logs::rotate(&node.runtime, &container.id, &path, bytes, files).await {
+            if let Err(error) =
+                logs::rotate(&node.runtime, &container.id, &path, bytes, files).await
+            {
                 tracing::warn!(container.id, "rotating {}: {error:#}", path.display());
             }
         }
@@ -40,7 +45,8 @@ fn log_path(
     container: &pb::Container,
 ) -> Option<std::path::PathBuf> {
     let get = |key: &str| labels.get(key).map(String::as_str);
-    let (namespace, name, uid) = (get(labels::POD_NAMESPACE)?, get(labels::POD_NAME)?, get(labels::POD_UID)?);
+    let (namespace, name, uid) =
+        (get(labels::POD_NAMESPACE)?, get(labels::POD_NAME)?, get(labels::POD_UID)?);
     let metadata = container.metadata.as_ref()?;
     let dir = logs::pod_dir(log_dir, namespace, name, uid);
     Some(dir.join(logs::file(&metadata.name, metadata.attempt)))
@@ -60,13 +66,23 @@ pub async fn collect_images(node: Arc<Node>, stop: CancellationToken) {
     loop {
         tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(IMAGES) => {} }
         let place = match node.runtime.image_fs_info(pb::ImageFsInfoRequest {}).await {
-            Ok(answer) => answer.image_filesystems.into_iter().next().and_then(|f| f.fs_id).unwrap_or_default(),
+            Ok(answer) => answer
+                .image_filesystems
+                .into_iter()
+                .next()
+                .and_then(|f| f.fs_id)
+                .unwrap_or_default(),
             Err(_) => continue,
         };
         let Ok(disk) = machine::disk(Path::new(&place.mountpoint)) else { continue };
         let config = &node.config;
         // With nothing to free the ages of unused images are still noted.
-        let bytes = to_free(disk.total, disk.free, config.image_gc_high_percent, config.image_gc_low_percent);
+        let bytes = to_free(
+            disk.total,
+            disk.free,
+            config.image_gc_high_percent,
+            config.image_gc_low_percent,
+        );
         match node.images.remove_unused(bytes.unwrap_or(0), config.image_gc_min_age).await {
             Ok(0) => {}
             Ok(freed) => tracing::info!(freed.bytes = freed, "removed unused images"),

@@ -30,6 +30,7 @@ pub mod certs;
 pub mod config;
 pub mod flags;
 pub mod housekeeping;
+pub mod metrics;
 pub mod node;
 pub mod pods;
 pub mod probes;

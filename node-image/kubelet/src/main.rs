@@ -8,7 +8,8 @@ fn main() -> anyhow::Result<()> {
     let flags = Flags::parse();
     component::logging::init(&flags.log);
     let config = Config::load(flags)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let outcome = runtime.block_on(async {
         let stop = component::shutdown::on_signals()?;
         kubelet::run::run(config, stop).await

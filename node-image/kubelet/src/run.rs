@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use component::events::Recorder;
 use component::Informer;
+use component::events::Recorder;
 use cri::{Runtime, pb};
 use k8s_openapi::api::core::v1::Pod;
 use kube::config::Kubeconfig;
@@ -36,7 +36,11 @@ async fn runtime_name(runtime: &Runtime, endpoint: &str) -> String {
     loop {
         match runtime.version(pb::VersionRequest::default()).await {
             Ok(version) => {
-                tracing::info!("the container runtime is {} {}", version.runtime_name, version.runtime_version);
+                tracing::info!(
+                    "the container runtime is {} {}",
+                    version.runtime_name,
+                    version.runtime_version
+                );
                 return version.runtime_name;
             }
             Err(error) if !told => {
@@ -56,15 +60,21 @@ fn node_ip(config: &Config) -> anyhow::Result<IpAddr> {
     }
     let kubeconfig = Kubeconfig::read_from(&config.kubeconfig).context("reading the kubeconfig")?;
     let server = kubeconfig.clusters.first().and_then(|c| c.cluster.as_ref()?.server.clone());
-    let uri: http::Uri = server.context("the kubeconfig names no server")?.parse().context("the server's address")?;
+    let uri: http::Uri = server
+        .context("the kubeconfig names no server")?
+        .parse()
+        .context("the server's address")?;
     let target = format!("{}:{}", uri.host().unwrap_or("127.0.0.1"), uri.port_u16().unwrap_or(443));
-    machine::address_towards(&target).with_context(|| format!("no route to {target}: set --node-ip"))
+    machine::address_towards(&target)
+        .with_context(|| format!("no route to {target}: set --node-ip"))
 }
 
 fn facts(config: &Config, machine: &Machine, ip: IpAddr) -> NodeFacts {
     let disk = machine::disk(&config.root_dir).unwrap_or_default();
     let [_, allocatable] = status::resources(config, machine, disk);
-    let get = |name: &str| allocatable.get(name).and_then(|q| q.0.parse::<machinery::quantity::Quantity>().ok());
+    let get = |name: &str| {
+        allocatable.get(name).and_then(|q| q.0.parse::<machinery::quantity::Quantity>().ok())
+    };
     NodeFacts {
         name: config.node_name.clone(),
         ips: vec![ip.to_string()],
@@ -73,7 +83,12 @@ fn facts(config: &Config, machine: &Machine, ip: IpAddr) -> NodeFacts {
     }
 }
 
-async fn assemble(config: Config, machine: &Machine, client: Client, ip: IpAddr) -> anyhow::Result<Node> {
+async fn assemble(
+    config: Config,
+    machine: &Machine,
+    client: Client,
+    ip: IpAddr,
+) -> anyhow::Result<Node> {
     let runtime = Runtime::connect(&config.runtime_endpoint)?;
     let runtime_name = runtime_name(&runtime, &config.runtime_endpoint).await;
     let selector = format!("spec.nodeName={}", config.node_name);
@@ -82,7 +97,10 @@ async fn assemble(config: Config, machine: &Machine, client: Client, ip: IpAddr)
     Ok(Node {
         facts: facts(&config, machine, ip),
         memory: machine.memory,
-        dns: ClusterDns { servers: config.cluster_dns.clone(), domain: config.cluster_domain.clone() },
+        dns: ClusterDns {
+            servers: config.cluster_dns.clone(),
+            domain: config.cluster_domain.clone(),
+        },
         events: Recorder::new(client.clone(), "kubelet", Some(&config.node_name)),
         images: Images::new(runtime.clone(), config.parallel_pulls),
         objects: Objects::new(client.clone()),
@@ -101,7 +119,8 @@ async fn assemble(config: Config, machine: &Machine, client: Client, ip: IpAddr)
 /// # Errors
 /// When the node has no way to an identity, or a port or directory cannot be used.
 pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
-    std::fs::create_dir_all(&config.root_dir).with_context(|| format!("making {}", config.root_dir.display()))?;
+    std::fs::create_dir_all(&config.root_dir)
+        .with_context(|| format!("making {}", config.root_dir.display()))?;
     tokio::select! {
         () = stop.cancelled() => return Ok(()),
         ready = certs::client::ensure(&config) => ready?,
@@ -115,12 +134,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     };
     let config = &node.config;
     if let Some(address) = config.healthz {
-        let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
         tokio::spawn(server::health::run(listener, stop.clone()));
     }
     if let Some(address) = config.server {
         let pair = certs::serving::load(config, ip)?;
-        let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
         tracing::info!("serving on {address}");
         let serving = server::run(node.clone(), listener, pair, stop.clone());
         let cancel = stop.clone();
@@ -149,7 +170,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         node.runtime.clone(),
         stop,
         move |uid| bells.ring(uid),
-        move |world| orphans.adopt_orphans(world),
+        move |world| {
+            orphans.adopt_orphans(world);
+            crate::metrics::running(world);
+        },
     )
     .await;
     manager.stop();

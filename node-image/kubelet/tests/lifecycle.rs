@@ -26,7 +26,10 @@ async fn the_node_registers_and_keeps_its_lease() {
     eventually("ready", || ready(&world).filter(|r| *r)).await;
     let node = world.api.get("/api/v1/nodes/n1").unwrap();
     assert_eq!(node["metadata"]["labels"]["kubernetes.io/hostname"], "n1");
-    assert_eq!(node["status"]["addresses"][0], json!({"type": "InternalIP", "address": "127.0.0.1"}));
+    assert_eq!(
+        node["status"]["addresses"][0],
+        json!({"type": "InternalIP", "address": "127.0.0.1"})
+    );
     let lease = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1";
     let lease = eventually("a lease", || world.api.get(lease)).await;
     assert_eq!(lease["spec"]["holderIdentity"], "n1");
@@ -37,8 +40,11 @@ async fn the_node_registers_and_keeps_its_lease() {
 async fn a_pod_runs_restarts_and_is_deleted() {
     let mut world = World::new().await;
     world.start();
-    world.create_pod("p", json!({"containers": [{"name": "c", "image": "demo:1", "command": ["run", "$(NAME)"],
-        "env": [{"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}]}));
+    world.create_pod(
+        "p",
+        json!({"containers": [{"name": "c", "image": "demo:1", "command": ["run", "$(NAME)"],
+        "env": [{"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}]}),
+    );
     let pod = world.phase("p", "Running").await;
     assert_eq!(pod["status"]["podIP"], "10.244.0.2");
     assert_eq!(world.runtime.config("c").unwrap().command, ["run", "p"]);
@@ -49,7 +55,8 @@ async fn a_pod_runs_restarts_and_is_deleted() {
         world.pod("p").filter(|p| p["status"]["containerStatuses"][0]["restartCount"] == 1)
     })
     .await;
-    eventually("running again", || world.runtime.running("c").into_iter().find(|id| *id != first)).await;
+    eventually("running again", || world.runtime.running("c").into_iter().find(|id| *id != first))
+        .await;
 
     world.api.delete_gracefully(POD, 7);
     eventually("deleted", || world.pod("p").is_none().then_some(())).await;
@@ -74,7 +81,8 @@ async fn a_restarted_kubelet_adopts_what_runs() {
     assert_eq!((world.calls("StartContainer c"), world.calls("StopContainer c")), (1, 0));
     // And that it is in charge: the container's end is noticed.
     world.runtime.exit(&before[0], 0);
-    eventually("restarted", || world.runtime.running("c").into_iter().find(|id| *id != before[0])).await;
+    eventually("restarted", || world.runtime.running("c").into_iter().find(|id| *id != before[0]))
+        .await;
     world.stop().await;
 }
 
@@ -104,13 +112,16 @@ async fn an_image_that_is_not_there_is_told() {
     eventually("waiting for its image", || {
         world.pod("p").filter(|p| {
             let reason = &p["status"]["containerStatuses"][0]["state"]["waiting"]["reason"];
-            p["status"]["phase"] == "Pending" && (reason == "ErrImagePull" || reason == "ImagePullBackOff")
+            p["status"]["phase"] == "Pending"
+                && (reason == "ErrImagePull" || reason == "ImagePullBackOff")
         })
     })
     .await;
     eventually("an event", || {
         let events = world.api.list("/api/v1/namespaces/default/events");
-        events.into_iter().find(|e| e["reason"] == "Failed" && e["message"] == "Error: ErrImagePull")
+        events
+            .into_iter()
+            .find(|e| e["reason"] == "Failed" && e["message"] == "Error: ErrImagePull")
     })
     .await;
     // It can still be deleted.
@@ -126,8 +137,11 @@ async fn liveness_decides_about_a_restart_and_readiness_about_ready() {
     world.runtime.exec_exits("ready", 1);
     world.start();
     let probe = |command: &str, threshold: i32| json!({"exec": {"command": [command]}, "periodSeconds": 1, "failureThreshold": threshold});
-    world.create_pod("p", json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": "demo:1",
-        "livenessProbe": probe("alive", 2), "readinessProbe": probe("ready", 1)}]}));
+    world.create_pod(
+        "p",
+        json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": "demo:1",
+        "livenessProbe": probe("alive", 2), "readinessProbe": probe("ready", 1)}]}),
+    );
     let pod = world.phase("p", "Running").await;
     assert_eq!(pod["status"]["containerStatuses"][0]["ready"], false);
     eventually("killed", || (world.calls("StopContainer c") > 0).then_some(())).await;
@@ -150,7 +164,10 @@ async fn orphan(world: &World) {
     let labels = pairs.map(|(k, v)| (format!("io.kubernetes.pod.{k}"), v.to_owned())).into();
     let metadata = pb::PodSandboxMetadata { name: "lost".into(), ..Default::default() };
     let config = pb::PodSandboxConfig { metadata: Some(metadata), labels, ..Default::default() };
-    runtime.run_pod_sandbox(pb::RunPodSandboxRequest { config: Some(config), ..Default::default() }).await.unwrap();
+    runtime
+        .run_pod_sandbox(pb::RunPodSandboxRequest { config: Some(config), ..Default::default() })
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

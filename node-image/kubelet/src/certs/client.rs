@@ -18,7 +18,7 @@ use super::request::{self, Identity};
 use crate::config::Config;
 
 /// How soon a request that failed is repeated.
-const RETRY: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_secs(2);
 
 /// Start and end of a certificate's validity.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +33,10 @@ impl Validity {
         let first = Pem::iter_from_buffer(pem).flatten().find(|p| p.label == "CERTIFICATE")?;
         let cert = first.parse_x509().ok()?;
         let time = |t: x509_parser::time::ASN1Time| Timestamp::from_second(t.timestamp()).ok();
-        Some(Self { not_before: time(cert.validity().not_before)?, not_after: time(cert.validity().not_after)? })
+        Some(Self {
+            not_before: time(cert.validity().not_before)?,
+            not_after: time(cert.validity().not_after)?,
+        })
     }
 
     /// When to ask for the next one: between 70 % and 90 % of its life, spread by `share`
@@ -54,7 +57,8 @@ fn validity(config: &Config) -> Option<Validity> {
 
 /// Writes the identity beside the old one and moves the link over.
 fn store(config: &Config, identity: &Identity) -> anyhow::Result<()> {
-    fs::create_dir_all(&config.cert_dir).with_context(|| format!("making {}", config.cert_dir.display()))?;
+    fs::create_dir_all(&config.cert_dir)
+        .with_context(|| format!("making {}", config.cert_dir.display()))?;
     let stamp = jiff::Zoned::now().strftime("%Y-%m-%d-%H-%M-%S").to_string();
     let file = format!("kubelet-client-{stamp}.pem");
     write_private(&config.cert_dir.join(&file), &format!("{}{}", identity.chain, identity.key))?;
@@ -68,7 +72,12 @@ fn store(config: &Config, identity: &Identity) -> anyhow::Result<()> {
 /// Writes a file that only its owner may read.
 pub(super) fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     let write = || -> std::io::Result<()> {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()
     };
@@ -77,8 +86,10 @@ pub(super) fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
 
 /// Writes the node's kubeconfig: the cluster of the bootstrap one, the certificate by path.
 fn write_kubeconfig(config: &Config, bootstrap: &Path) -> anyhow::Result<()> {
-    let given = Kubeconfig::read_from(bootstrap).with_context(|| format!("reading {}", bootstrap.display()))?;
-    let cluster = given.clusters.into_iter().next().context("the bootstrap kubeconfig names no cluster")?;
+    let given = Kubeconfig::read_from(bootstrap)
+        .with_context(|| format!("reading {}", bootstrap.display()))?;
+    let cluster =
+        given.clusters.into_iter().next().context("the bootstrap kubeconfig names no cluster")?;
     let link = current(config);
     let kubeconfig = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "default",
@@ -92,7 +103,8 @@ fn write_kubeconfig(config: &Config, bootstrap: &Path) -> anyhow::Result<()> {
     }
     let next = config.kubeconfig.with_extension("next");
     write_private(&next, &text)?;
-    fs::rename(&next, &config.kubeconfig).with_context(|| format!("writing {}", config.kubeconfig.display()))
+    fs::rename(&next, &config.kubeconfig)
+        .with_context(|| format!("writing {}", config.kubeconfig.display()))
 }
 
 /// Makes sure that there is a kubeconfig that works: the one at hand, or one made with the
@@ -106,10 +118,15 @@ pub async fn ensure(config: &Config) -> anyhow::Result<()> {
         if !expired || config.bootstrap_kubeconfig.is_none() {
             return Ok(());
         }
-        tracing::warn!("the node's client certificate has expired: starting over with the bootstrap token");
+        tracing::warn!(
+            "the node's client certificate has expired: starting over with the bootstrap token"
+        );
     }
     let bootstrap = config.bootstrap_kubeconfig.as_deref().with_context(|| {
-        format!("{} does not exist and --bootstrap-kubeconfig is not given", config.kubeconfig.display())
+        format!(
+            "{} does not exist and --bootstrap-kubeconfig is not given",
+            config.kubeconfig.display()
+        )
     })?;
     loop {
         match bootstrap_once(config, bootstrap).await {
@@ -146,7 +163,7 @@ pub async fn rotate(config: Config, client: Client, stop: CancellationToken) {
             Ok(()) => tracing::info!("the node's client certificate was renewed"),
             Err(error) => {
                 tracing::warn!("renewing the client certificate: {error:#}");
-                tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(RETRY * 6) => {} }
+                tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(RETRY * 15) => {} }
             }
         }
     }
@@ -159,7 +176,8 @@ mod tests {
     #[test]
     fn rotation_comes_before_the_end() {
         let start = Timestamp::from_second(0).unwrap();
-        let validity = Validity { not_before: start, not_after: Timestamp::from_second(1000).unwrap() };
+        let validity =
+            Validity { not_before: start, not_after: Timestamp::from_second(1000).unwrap() };
         assert_eq!(validity.rotate_at(0.0).as_second(), 700);
         assert_eq!(validity.rotate_at(1.0).as_second(), 900);
     }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use k8s_openapi::ByteString;
-use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec};
+use k8s_openapi::api::certificates::v1::{
+    CertificateSigningRequest, CertificateSigningRequestSpec,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 use kube::runtime::wait::await_condition;
@@ -37,7 +39,8 @@ fn request(node_name: &str) -> anyhow::Result<(String, KeyPair)> {
 
 fn is_decided(object: Option<&CertificateSigningRequest>) -> bool {
     let Some(status) = object.and_then(|o| o.status.as_ref()) else { return false };
-    let refused = status.conditions.iter().flatten().any(|c| c.type_ == "Denied" || c.type_ == "Failed");
+    let refused =
+        status.conditions.iter().flatten().any(|c| c.type_ == "Denied" || c.type_ == "Failed");
     refused || status.certificate.as_ref().is_some_and(|c| !c.0.is_empty())
 }
 
@@ -58,15 +61,28 @@ pub async fn obtain(client: Client, node_name: &str) -> anyhow::Result<Identity>
         },
         status: None,
     };
-    let made = api.create(&PostParams::default(), &object).await.context("creating a CertificateSigningRequest")?;
+    let made = api
+        .create(&PostParams::default(), &object)
+        .await
+        .context("creating a CertificateSigningRequest")?;
     let name = made.metadata.name.context("the CertificateSigningRequest has no name")?;
-    tracing::info!(csr.name = name, "waiting for the certificate request to be approved and signed");
+    tracing::info!(
+        csr.name = name,
+        "waiting for the certificate request to be approved and signed"
+    );
     let decided = tokio::time::timeout(PATIENCE, await_condition(api, &name, is_decided)).await;
-    let object = decided.with_context(|| format!("certificate request {name} was not decided in time"))??;
-    let status = object.and_then(|o| o.status).with_context(|| format!("certificate request {name} is gone"))?;
-    let refused = status.conditions.iter().flatten().find(|c| c.type_ == "Denied" || c.type_ == "Failed");
+    let object = decided
+        .with_context(|| format!("certificate request {name} was not decided in time"))??;
+    let status = object
+        .and_then(|o| o.status)
+        .with_context(|| format!("certificate request {name} is gone"))?;
+    let refused =
+        status.conditions.iter().flatten().find(|c| c.type_ == "Denied" || c.type_ == "Failed");
     if let Some(refused) = refused {
-        bail!("certificate request {name} was refused: {}", refused.message.as_deref().unwrap_or("no reason given"));
+        bail!(
+            "certificate request {name} was refused: {}",
+            refused.message.as_deref().unwrap_or("no reason given")
+        );
     }
     let chain = status.certificate.context("the certificate is missing")?.0;
     let chain = String::from_utf8(chain).context("the certificate is not PEM")?;
@@ -85,6 +101,9 @@ mod tests {
         let (_, pem) = parse_x509_pem(pem.as_bytes()).unwrap();
         let (_, csr) = X509CertificationRequest::from_der(&pem.contents).unwrap();
         let subject = csr.certification_request_info.subject.to_string();
-        assert!(subject.contains("CN=system:node:w1") && subject.contains("O=system:nodes"), "{subject}");
+        assert!(
+            subject.contains("CN=system:node:w1") && subject.contains("O=system:nodes"),
+            "{subject}"
+        );
     }
 }

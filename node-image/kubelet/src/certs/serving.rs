@@ -4,7 +4,10 @@ use std::fs;
 use std::net::IpAddr;
 
 use anyhow::Context as _;
-use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair,
+    PKCS_ECDSA_P256_SHA256,
+};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -24,7 +27,8 @@ pub fn load(config: &Config, ip: IpAddr) -> anyhow::Result<Pair> {
         Some((cert, key)) => (cert.clone(), key.clone()),
         None => {
             let paths = (config.cert_dir.join("kubelet.crt"), config.cert_dir.join("kubelet.key"));
-            fs::create_dir_all(&config.cert_dir).with_context(|| format!("making {}", config.cert_dir.display()))?;
+            fs::create_dir_all(&config.cert_dir)
+                .with_context(|| format!("making {}", config.cert_dir.display()))?;
             let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("making a key")?;
             let mut params = CertificateParams::new(vec![config.node_name.clone(), ip.to_string()])
                 .context("naming the serving certificate")?;

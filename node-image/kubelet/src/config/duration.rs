@@ -16,9 +16,18 @@ pub fn parse(text: &str) -> Option<Duration> {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let number: f64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
-        let units = [("ns", 1.0), ("us", 1e3), ("µs", 1e3), ("ms", 1e6), ("s", 1e9), ("m", 6e10), ("h", 3.6e12)];
+        let units = [
+            ("ns", 1.0),
+            ("us", 1e3),
+            ("µs", 1e3),
+            ("ms", 1e6),
+            ("s", 1e9),
+            ("m", 6e10),
+            ("h", 3.6e12),
+        ];
         let (unit, scale) = units.into_iter().find(|(unit, _)| {
-            rest.strip_prefix(unit).is_some_and(|r| r.is_empty() || r.starts_with(|c: char| c.is_ascii_digit()))
+            rest.strip_prefix(unit)
+                .is_some_and(|r| r.is_empty() || r.starts_with(|c: char| c.is_ascii_digit()))
         })?;
         nanos += number * scale;
         rest = &rest[unit.len()..];
@@ -27,14 +36,21 @@ pub fn parse(text: &str) -> Option<Duration> {
 }
 
 /// Reads an optional duration field of a configuration file.
-pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Duration>, D::Error> {
+pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
+    d: D,
+) -> Result<Option<Duration>, D::Error> {
     let text: Option<String> = serde::Deserialize::deserialize(d)?;
     let Some(text) = text else { return Ok(None) };
-    parse(&text).map(Some).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not a duration such as 1m30s")))
+    parse(&text).map(Some).ok_or_else(|| {
+        serde::de::Error::custom(format!("{text:?} is not a duration such as 1m30s"))
+    })
 }
 
 /// Writes a duration as whole nanoseconds' worth of Go's notation.
-pub(super) fn serialize<S: serde::Serializer>(value: &Option<Duration>, s: S) -> Result<S::Ok, S::Error> {
+pub(super) fn serialize<S: serde::Serializer>(
+    value: &Option<Duration>,
+    s: S,
+) -> Result<S::Ok, S::Error> {
     match value {
         Some(value) => s.serialize_str(&show(*value)),
         None => s.serialize_none(),

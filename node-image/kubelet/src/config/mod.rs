@@ -87,8 +87,10 @@ pub struct Config {
 
 /// Reads the file that `--config` names.
 fn read(path: &Path) -> anyhow::Result<File> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let file: File = serde_yaml_ng::from_str(&text).with_context(|| format!("parsing {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let file: File =
+        serde_yaml_ng::from_str(&text).with_context(|| format!("parsing {}", path.display()))?;
     let kind = file.kind.as_deref().unwrap_or("KubeletConfiguration");
     let version = file.api_version.as_deref().unwrap_or("kubelet.config.k8s.io/v1beta1");
     ensure!(
@@ -98,14 +100,19 @@ fn read(path: &Path) -> anyhow::Result<File> {
     );
     if !file.other.is_empty() {
         let names: Vec<_> = file.other.keys().map(String::as_str).collect();
-        tracing::warn!("fields of {} that have no effect here: {}", path.display(), names.join(", "));
+        tracing::warn!(
+            "fields of {} that have no effect here: {}",
+            path.display(),
+            names.join(", ")
+        );
     }
     Ok(file)
 }
 
 /// `key=value:Effect` or `key:Effect`.
 fn parse_taint(text: &str) -> anyhow::Result<Taint> {
-    let (key, effect) = text.rsplit_once(':').with_context(|| format!("taint {text:?} has no effect"))?;
+    let (key, effect) =
+        text.rsplit_once(':').with_context(|| format!("taint {text:?} has no effect"))?;
     let (key, value) = key.split_once('=').map_or((key, None), |(k, v)| (k, Some(v.to_owned())));
     ensure!(
         matches!(effect, "NoSchedule" | "PreferNoSchedule" | "NoExecute"),
@@ -115,13 +122,18 @@ fn parse_taint(text: &str) -> anyhow::Result<Taint> {
 }
 
 fn quantity(field: &str, text: &str) -> anyhow::Result<Quantity> {
-    Quantity::from_str(text).ok().with_context(|| format!("{field}: {text:?} is not a quantity such as 100Mi"))
+    Quantity::from_str(text)
+        .ok()
+        .with_context(|| format!("{field}: {text:?} is not a quantity such as 100Mi"))
 }
 
 fn node_name(given: Option<&str>) -> anyhow::Result<String> {
     let name = match given {
         Some(name) => name.trim().to_owned(),
-        None => nix::unistd::gethostname().context("reading the host's name")?.to_string_lossy().into_owned(),
+        None => nix::unistd::gethostname()
+            .context("reading the host's name")?
+            .to_string_lossy()
+            .into_owned(),
     };
     let name = name.to_lowercase();
     if let Err(faults) = machinery::names::dns1123_subdomain(&name) {
@@ -130,7 +142,11 @@ fn node_name(given: Option<&str>) -> anyhow::Result<String> {
     Ok(name)
 }
 
-fn socket(address: Option<&str>, port: u16, default: Ipv4Addr) -> anyhow::Result<Option<SocketAddr>> {
+fn socket(
+    address: Option<&str>,
+    port: u16,
+    default: Ipv4Addr,
+) -> anyhow::Result<Option<SocketAddr>> {
     if port == 0 {
         return Ok(None);
     }
@@ -167,84 +183,137 @@ impl Config {
     }
 
     fn from_parts(flags: Flags, file: File) -> anyhow::Result<Self> {
-        let mut taints = file.register_with_taints.clone();
-        for text in &flags.register_with_taints {
-            taints.push(parse_taint(text)?);
-        }
-        let memory_min = file.eviction_hard.get("memory.available").map_or("100Mi", String::as_str);
-        let disk_min = file.eviction_hard.get("nodefs.available").map_or("10%", String::as_str);
-        let disk_min: f64 = disk_min
-            .strip_suffix('%')
-            .and_then(|n| n.parse().ok())
-            .with_context(|| format!("evictionHard: nodefs.available {disk_min:?} must be a percentage"))?;
-        let log_max = file.container_log_max_size.as_deref().unwrap_or("10Mi");
-        let serving_cert = match (&file.tls_cert_file, &file.tls_private_key_file) {
-            (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
-            (None, None) => None,
-            _ => bail!("tlsCertFile and tlsPrivateKeyFile must be given together"),
-        };
-        let enabled = file.enable_server.unwrap_or(true);
-        let server = socket(file.address.as_deref(), file.port.unwrap_or(10250), Ipv4Addr::UNSPECIFIED)?;
-        let (high, low) =
-            (file.image_gc_high_threshold_percent.unwrap_or(85), file.image_gc_low_threshold_percent.unwrap_or(80));
-        ensure!(high <= 100 && low < high, "imageGCLowThresholdPercent must be below imageGCHighThresholdPercent");
-        let parallel = match (file.serialize_image_pulls.unwrap_or(true), file.max_parallel_image_pulls) {
-            (_, Some(n)) => n.max(1),
-            (true, None) => 1,
-            (false, None) => 16,
-        };
+        let limits = Limits::read(&file)?;
+        let [server, healthz] = sockets(&file)?;
         Ok(Self {
-            bootstrap_kubeconfig: flags.bootstrap_kubeconfig,
-            kubeconfig: absolute(flags.kubeconfig)?,
-            cert_dir: absolute(flags.cert_dir)?,
-            root_dir: absolute(flags.root_dir)?,
-            runtime_endpoint: flags
-                .container_runtime_endpoint
+            bootstrap_kubeconfig: flags.bootstrap_kubeconfig.clone(),
+            kubeconfig: absolute(flags.kubeconfig.clone())?,
+            cert_dir: absolute(flags.cert_dir.clone())?,
+            root_dir: absolute(flags.root_dir.clone())?,
+            runtime_endpoint: (flags.container_runtime_endpoint.clone())
                 .or_else(|| file.container_runtime_endpoint.clone())
                 .unwrap_or_else(|| "unix:///run/containerd/containerd.sock".into()),
             node_name: node_name(flags.hostname_override.as_deref())?,
             node_ip: flags.node_ip,
+            taints: taints(&flags, &file)?,
             node_labels: flags.node_labels,
             provider_id: flags.provider_id,
             register_node: file.register_node.unwrap_or(true),
-            taints,
-            server: server.filter(|_| enabled),
-            healthz: socket(
-                file.healthz_bind_address.as_deref(),
-                file.healthz_port.unwrap_or(10248),
-                Ipv4Addr::LOCALHOST,
-            )?,
+            server,
+            healthz,
             client_ca_file: file.authentication.x509.client_ca_file.clone(),
             authentication_webhook: file.authentication.webhook.enabled.unwrap_or(true),
             authorization: authorization(&file)?,
-            serving_cert,
+            serving_cert: serving_cert(&file)?,
             rotate_certificates: file.rotate_certificates.unwrap_or(true),
             sync_frequency: file.sync_frequency.unwrap_or(Duration::from_secs(60)),
-            status_update_frequency: file.node_status_update_frequency.unwrap_or(Duration::from_secs(10)),
-            status_report_frequency: file.node_status_report_frequency.unwrap_or(Duration::from_secs(300)),
+            status_update_frequency: file
+                .node_status_update_frequency
+                .unwrap_or(Duration::from_secs(10)),
+            status_report_frequency: file
+                .node_status_report_frequency
+                .unwrap_or(Duration::from_secs(300)),
             lease_duration_seconds: file.node_lease_duration_seconds.unwrap_or(40).max(1),
             cluster_domain: file.cluster_domain.clone().unwrap_or_else(|| "cluster.local".into()),
             cluster_dns: file.cluster_dns.clone(),
-            resolv_conf: file.resolv_conf.clone().unwrap_or_else(|| "/etc/resolv.conf".into()).into(),
+            resolv_conf: file
+                .resolv_conf
+                .clone()
+                .unwrap_or_else(|| "/etc/resolv.conf".into())
+                .into(),
             max_pods: file.max_pods.unwrap_or(110),
-            cgroup_driver: match file.cgroup_driver.as_deref().unwrap_or("cgroupfs") {
-                "cgroupfs" => CgroupDriver::Cgroupfs,
-                "systemd" => CgroupDriver::Systemd,
-                other => bail!("cgroupDriver {other:?}: must be cgroupfs or systemd"),
-            },
+            cgroup_driver: cgroup_driver(&file)?,
             cgroup_root: file.cgroup_root.as_deref().unwrap_or("").trim_end_matches('/').to_owned(),
             log_dir: absolute(file.pod_logs_dir.clone().unwrap_or_else(|| "/var/log/pods".into()))?,
-            log_max_bytes: quantity("containerLogMaxSize", log_max)?.value().try_into().unwrap_or(u64::MAX),
+            log_max_bytes: limits.log_max_bytes,
             log_max_files: file.container_log_max_files.unwrap_or(5).max(2),
-            image_gc_high_percent: high,
-            image_gc_low_percent: low,
+            image_gc_high_percent: limits.image_gc.0,
+            image_gc_low_percent: limits.image_gc.1,
             image_gc_min_age: file.image_minimum_gc_age.unwrap_or(Duration::from_secs(120)),
-            parallel_pulls: parallel,
+            parallel_pulls: limits.parallel_pulls,
             reserved: reserved(&file)?,
-            memory_available_min: quantity("evictionHard: memory.available", memory_min)?.value(),
-            disk_available_min: disk_min / 100.0,
+            memory_available_min: limits.memory_available_min,
+            disk_available_min: limits.disk_available_min,
             file,
         })
+    }
+}
+
+/// The numbers of the file.
+struct Limits {
+    log_max_bytes: u64,
+    image_gc: (u8, u8),
+    parallel_pulls: usize,
+    memory_available_min: i64,
+    disk_available_min: f64,
+}
+
+impl Limits {
+    fn read(file: &File) -> anyhow::Result<Self> {
+        let memory_min = file.eviction_hard.get("memory.available").map_or("100Mi", String::as_str);
+        let disk_min = file.eviction_hard.get("nodefs.available").map_or("10%", String::as_str);
+        let disk_percent: f64 =
+            disk_min.strip_suffix('%').and_then(|n| n.parse().ok()).with_context(|| {
+                format!("evictionHard: nodefs.available {disk_min:?} must be a percentage")
+            })?;
+        let log_max = file.container_log_max_size.as_deref().unwrap_or("10Mi");
+        let high = file.image_gc_high_threshold_percent.unwrap_or(85);
+        let low = file.image_gc_low_threshold_percent.unwrap_or(80);
+        ensure!(
+            high <= 100 && low < high,
+            "imageGCLowThresholdPercent must be below imageGCHighThresholdPercent"
+        );
+        Ok(Self {
+            log_max_bytes: quantity("containerLogMaxSize", log_max)?
+                .value()
+                .try_into()
+                .unwrap_or(u64::MAX),
+            image_gc: (high, low),
+            parallel_pulls: match (
+                file.serialize_image_pulls.unwrap_or(true),
+                file.max_parallel_image_pulls,
+            ) {
+                (_, Some(n)) => n.max(1),
+                (true, None) => 1,
+                (false, None) => 16,
+            },
+            memory_available_min: quantity("evictionHard: memory.available", memory_min)?.value(),
+            disk_available_min: disk_percent / 100.0,
+        })
+    }
+}
+
+fn taints(flags: &Flags, file: &File) -> anyhow::Result<Vec<Taint>> {
+    let mut taints = file.register_with_taints.clone();
+    for text in &flags.register_with_taints {
+        taints.push(parse_taint(text)?);
+    }
+    Ok(taints)
+}
+
+/// Where the server and the health port listen.
+fn sockets(file: &File) -> anyhow::Result<[Option<SocketAddr>; 2]> {
+    let port = if file.enable_server.unwrap_or(true) { file.port.unwrap_or(10250) } else { 0 };
+    let health = file.healthz_bind_address.as_deref();
+    Ok([
+        socket(file.address.as_deref(), port, Ipv4Addr::UNSPECIFIED)?,
+        socket(health, file.healthz_port.unwrap_or(10248), Ipv4Addr::LOCALHOST)?,
+    ])
+}
+
+fn serving_cert(file: &File) -> anyhow::Result<Option<(PathBuf, PathBuf)>> {
+    match (&file.tls_cert_file, &file.tls_private_key_file) {
+        (Some(cert), Some(key)) => Ok(Some((cert.clone(), key.clone()))),
+        (None, None) => Ok(None),
+        _ => bail!("tlsCertFile and tlsPrivateKeyFile must be given together"),
+    }
+}
+
+fn cgroup_driver(file: &File) -> anyhow::Result<CgroupDriver> {
+    match file.cgroup_driver.as_deref().unwrap_or("cgroupfs") {
+        "cgroupfs" => Ok(CgroupDriver::Cgroupfs),
+        "systemd" => Ok(CgroupDriver::Systemd),
+        other => bail!("cgroupDriver {other:?}: must be cgroupfs or systemd"),
     }
 }
 

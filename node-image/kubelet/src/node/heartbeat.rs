@@ -32,10 +32,18 @@ const LEASE_NAMESPACE: &str = "kube-node-lease";
 fn not_ready(answer: &pb::StatusResponse) -> Option<String> {
     let conditions = answer.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
     let find = |kind: &str| conditions.iter().find(|c| c.r#type == kind);
-    for (kind, what) in [("RuntimeReady", "container runtime is not ready"), ("NetworkReady", "container runtime network not ready")] {
+    for (kind, what) in [
+        ("RuntimeReady", "container runtime is not ready"),
+        ("NetworkReady", "container runtime network not ready"),
+    ] {
         match find(kind) {
             Some(c) if c.status => {}
-            Some(c) => return Some(format!("{what}: {kind}=false reason:{} message:{}", c.reason, c.message)),
+            Some(c) => {
+                return Some(format!(
+                    "{what}: {kind}=false reason:{} message:{}",
+                    c.reason, c.message
+                ));
+            }
             None => return Some(format!("{what}: {kind} is not reported")),
         }
     }
@@ -99,7 +107,11 @@ pub async fn run_status(node: Arc<Node>, machine: Machine, ip: IpAddr, stop: Can
                 reported = Some(Instant::now());
                 if was_ready != Some(ready) && announced {
                     let reason = if ready { "NodeReady" } else { "NodeNotReady" };
-                    event(&node, reason, format!("Node {} status is now: {reason}", node.facts.name));
+                    event(
+                        &node,
+                        reason,
+                        format!("Node {} status is now: {reason}", node.facts.name),
+                    );
                 }
                 was_ready = Some(ready);
             }
@@ -157,7 +169,12 @@ async fn update(
     if !overdue && status::same(&old, &new) {
         return Ok(true);
     }
-    api.patch_status(&config.node_name, &PatchParams::default(), &Patch::Strategic(patch(&old, &new))).await?;
+    api.patch_status(
+        &config.node_name,
+        &PatchParams::default(),
+        &Patch::Strategic(patch(&old, &new)),
+    )
+    .await?;
     Ok(true)
 }
 
@@ -221,9 +238,17 @@ mod tests {
     #[test]
     fn the_runtimes_conditions() {
         let answer = |runtime: bool, network: bool| {
-            let condition = |kind: &str, status| pb::RuntimeCondition { r#type: kind.into(), status, ..Default::default() };
-            let conditions = vec![condition("RuntimeReady", runtime), condition("NetworkReady", network)];
-            pb::StatusResponse { status: Some(pb::RuntimeStatus { conditions }), ..Default::default() }
+            let condition = |kind: &str, status| pb::RuntimeCondition {
+                r#type: kind.into(),
+                status,
+                ..Default::default()
+            };
+            let conditions =
+                vec![condition("RuntimeReady", runtime), condition("NetworkReady", network)];
+            pb::StatusResponse {
+                status: Some(pb::RuntimeStatus { conditions }),
+                ..Default::default()
+            }
         };
         assert!(not_ready(&answer(true, true)).is_none());
         assert!(not_ready(&answer(true, false)).unwrap().contains("network"));

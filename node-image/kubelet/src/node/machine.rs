@@ -40,7 +40,8 @@ fn pretty_name(text: &str) -> Option<String> {
 
 /// Memory that could be given to a new process, bytes.
 pub fn available_memory() -> i64 {
-    meminfo(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), "MemAvailable").unwrap_or(i64::MAX)
+    meminfo(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), "MemAvailable")
+        .unwrap_or(i64::MAX)
 }
 
 /// Total and free bytes of the file system at `path` (free for unprivileged users), and inodes.
@@ -83,11 +84,13 @@ impl Machine {
     pub fn read() -> anyhow::Result<Self> {
         let text = fs::read_to_string("/proc/meminfo").context("reading /proc/meminfo")?;
         let memory = meminfo(&text, "MemTotal").context("/proc/meminfo has no MemTotal")?;
-        let os = fs::read_to_string("/etc/os-release").or_else(|_| fs::read_to_string("/usr/lib/os-release"));
+        let os = fs::read_to_string("/etc/os-release")
+            .or_else(|_| fs::read_to_string("/usr/lib/os-release"));
         let machine_id = line("/etc/machine-id");
         let uuid = line("/sys/class/dmi/id/product_uuid");
         Ok(Self {
-            cpus: std::thread::available_parallelism().map_or(1, |n| n.get().try_into().unwrap_or(1)),
+            cpus: std::thread::available_parallelism()
+                .map_or(1, |n| n.get().try_into().unwrap_or(1)),
             memory,
             system_uuid: if uuid.is_empty() { machine_id.clone() } else { uuid },
             machine_id,

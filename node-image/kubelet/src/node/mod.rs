@@ -9,8 +9,8 @@ pub mod status;
 
 use std::sync::Arc;
 
-use component::events::{EventType, Recorder, reference};
 use component::Informer;
+use component::events::{EventType, Recorder, reference};
 use cri::Runtime;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::Client;
@@ -61,7 +61,14 @@ impl Node {
     }
 
     /// Records an event about one container of a pod.
-    pub fn container_event(&self, pod: &Pod, at: (Kind, &str), kind: EventType, reason: &str, message: String) {
+    pub fn container_event(
+        &self,
+        pod: &Pod,
+        at: (Kind, &str),
+        kind: EventType,
+        reason: &str,
+        message: String,
+    ) {
         let mut about = pod_reference(pod);
         about.field_path = Some(format!("spec.{}{{{}}}", at.0.field(), at.1));
         self.events.event_about(about, kind, reason, message);

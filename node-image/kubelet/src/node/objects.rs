@@ -57,14 +57,24 @@ fn keep<K: Eq + Hash, T>(kept: &Kept<K, T>, key: K, object: Option<Arc<T>>) -> O
 impl Objects {
     /// Reads through `client`.
     pub fn new(client: Client) -> Self {
-        Self { client, config_maps: Mutex::default(), secrets: Mutex::default(), services: Mutex::default() }
+        Self {
+            client,
+            config_maps: Mutex::default(),
+            secrets: Mutex::default(),
+            services: Mutex::default(),
+        }
     }
 
     /// A ConfigMap; `None` when there is none.
     ///
     /// # Errors
     /// When the API server refuses or does not answer.
-    pub async fn config_map(&self, namespace: &str, name: &str, age: Age) -> kube::Result<Option<Arc<ConfigMap>>> {
+    pub async fn config_map(
+        &self,
+        namespace: &str,
+        name: &str,
+        age: Age,
+    ) -> kube::Result<Option<Arc<ConfigMap>>> {
         let key = (namespace.to_owned(), name.to_owned());
         if let Some(found) = held(&self.config_maps, &key, age) {
             return Ok(found);
@@ -78,7 +88,12 @@ impl Objects {
     ///
     /// # Errors
     /// When the API server refuses or does not answer.
-    pub async fn secret(&self, namespace: &str, name: &str, age: Age) -> kube::Result<Option<Arc<Secret>>> {
+    pub async fn secret(
+        &self,
+        namespace: &str,
+        name: &str,
+        age: Age,
+    ) -> kube::Result<Option<Arc<Secret>>> {
         let key = (namespace.to_owned(), name.to_owned());
         if let Some(found) = held(&self.secrets, &key, age) {
             return Ok(found);

@@ -52,7 +52,8 @@ fn new_node(config: &Config, machine: &Machine, status: NodeStatus) -> NodeObjec
 fn repair(existing: &NodeObject, config: &Config, machine: &Machine) -> Option<serde_json::Value> {
     let mut wanted = labels(config, machine);
     wanted.retain(|k, v| existing.metadata.labels.as_ref().and_then(|l| l.get(k)) != Some(v));
-    let provider = existing.spec.as_ref().and_then(|s| s.provider_id.as_deref()).unwrap_or_default();
+    let provider =
+        existing.spec.as_ref().and_then(|s| s.provider_id.as_deref()).unwrap_or_default();
     let mut patch = serde_json::Map::new();
     if !wanted.is_empty() {
         patch.insert("metadata".into(), json!({"labels": wanted}));
@@ -94,7 +95,15 @@ mod tests {
 
     #[test]
     fn an_existing_node_is_only_completed() {
-        let flags = ["kubelet", "--hostname-override", "n", "--node-labels", "a=b", "--provider-id", "marina://c/n"];
+        let flags = [
+            "kubelet",
+            "--hostname-override",
+            "n",
+            "--node-labels",
+            "a=b",
+            "--provider-id",
+            "marina://c/n",
+        ];
         let config = Config::load(crate::flags::Flags::parse_from(flags)).unwrap();
         let machine = Machine { architecture: "amd64", ..Default::default() };
         let mut node = new_node(&config, &machine, NodeStatus::default());
@@ -102,6 +111,9 @@ mod tests {
         node.metadata.labels.as_mut().unwrap().remove("a");
         node.spec.as_mut().unwrap().provider_id = None;
         let patch = repair(&node, &config, &machine).unwrap();
-        assert_eq!(patch, json!({"metadata": {"labels": {"a": "b"}}, "spec": {"providerID": "marina://c/n"}}));
+        assert_eq!(
+            patch,
+            json!({"metadata": {"labels": {"a": "b"}}, "spec": {"providerID": "marina://c/n"}})
+        );
     }
 }

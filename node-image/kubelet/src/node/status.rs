@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler,
-    NodeRuntimeHandlerFeatures, NodeStatus, NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints,
+    NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -37,7 +37,11 @@ fn quantity(q: Quantity) -> ApiQuantity {
 }
 
 /// Capacity and allocatable.
-pub fn resources(config: &Config, machine: &Machine, disk: Disk) -> [BTreeMap<String, ApiQuantity>; 2] {
+pub fn resources(
+    config: &Config,
+    machine: &Machine,
+    disk: Disk,
+) -> [BTreeMap<String, ApiQuantity>; 2] {
     let total: i64 = disk.total.try_into().unwrap_or(i64::MAX);
     // Upstream keeps the hard eviction threshold of the disk out of allocatable.
     let disk_kept = (total as f64 * config.disk_available_min) as i64;
@@ -61,7 +65,9 @@ pub fn resources(config: &Config, machine: &Machine, disk: Disk) -> [BTreeMap<St
     }
     take("memory", Quantity::from_bytes(config.memory_available_min));
     take("ephemeral-storage", kibibytes(disk_kept));
-    let show = |map: &mut BTreeMap<String, Quantity>| map.iter().map(|(k, v)| (k.clone(), quantity(*v))).collect();
+    let show = |map: &mut BTreeMap<String, Quantity>| {
+        map.iter().map(|(k, v)| (k.clone(), quantity(*v))).collect()
+    };
     [show(&mut capacity), show(&mut allocatable)]
 }
 
@@ -87,7 +93,9 @@ fn verdicts(config: &Config, measured: &Measured) -> [Verdict; 4] {
             reason: "KubeletReady",
             message: "kubelet is posting ready status".into(),
         },
-        Some(why) => Verdict { kind: "Ready", holds: false, reason: "KubeletNotReady", message: why.clone() },
+        Some(why) => {
+            Verdict { kind: "Ready", holds: false, reason: "KubeletNotReady", message: why.clone() }
+        }
     };
     [
         pressure(
@@ -112,13 +120,19 @@ fn verdicts(config: &Config, measured: &Measured) -> [Verdict; 4] {
     ]
 }
 
-fn conditions(config: &Config, measured: &Measured, old: &NodeStatus, now: Timestamp) -> Vec<NodeCondition> {
+fn conditions(
+    config: &Config,
+    measured: &Measured,
+    old: &NodeStatus,
+    now: Timestamp,
+) -> Vec<NodeCondition> {
     let mut conditions: Vec<_> = verdicts(config, measured)
         .into_iter()
         .map(|v| {
             let status = if v.holds { "True" } else { "False" };
             let before = old.conditions.iter().flatten().find(|c| c.type_ == v.kind);
-            let since = before.filter(|b| b.status == status).and_then(|b| b.last_transition_time.clone());
+            let since =
+                before.filter(|b| b.status == status).and_then(|b| b.last_transition_time.clone());
             NodeCondition {
                 type_: v.kind.to_owned(),
                 status: status.to_owned(),
@@ -140,7 +154,12 @@ fn images(mut images: Vec<cri::pb::Image>) -> Vec<ContainerImage> {
         let names: Vec<_> = i.repo_digests.into_iter().chain(i.repo_tags).take(5).collect();
         ContainerImage { names: Some(names), size_bytes: i.size.try_into().ok() }
     };
-    images.into_iter().filter(|i| !i.repo_tags.is_empty() || !i.repo_digests.is_empty()).take(IMAGES).map(one).collect()
+    images
+        .into_iter()
+        .filter(|i| !i.repo_tags.is_empty() || !i.repo_digests.is_empty())
+        .take(IMAGES)
+        .map(one)
+        .collect()
 }
 
 fn info(machine: &Machine, runtime_version: &str) -> NodeSystemInfo {
@@ -170,7 +189,8 @@ pub fn build(
 ) -> NodeStatus {
     let conditions = conditions(config, &measured, old, now);
     let [capacity, allocatable] = resources(config, machine, measured.disk);
-    let address = |kind: &str, value: String| NodeAddress { type_: kind.to_owned(), address: value };
+    let address =
+        |kind: &str, value: String| NodeAddress { type_: kind.to_owned(), address: value };
     let endpoint = config.server.map(|s| DaemonEndpoint { port: s.port().into() });
     let handlers = measured.handlers.into_iter().map(|h| NodeRuntimeHandler {
         name: Some(h.name),
@@ -181,7 +201,10 @@ pub fn build(
     });
     let handlers: Vec<_> = handlers.collect();
     NodeStatus {
-        addresses: Some(vec![address("InternalIP", ip.to_string()), address("Hostname", config.node_name.clone())]),
+        addresses: Some(vec![
+            address("InternalIP", ip.to_string()),
+            address("Hostname", config.node_name.clone()),
+        ]),
         capacity: Some(capacity),
         allocatable: Some(allocatable),
         conditions: Some(conditions),
@@ -212,7 +235,8 @@ mod tests {
     use super::*;
 
     fn config() -> Config {
-        Config::load(crate::flags::Flags::parse_from(["kubelet", "--hostname-override", "n"])).unwrap()
+        Config::load(crate::flags::Flags::parse_from(["kubelet", "--hostname-override", "n"]))
+            .unwrap()
     }
 
     fn measured() -> Measured {
@@ -226,7 +250,14 @@ mod tests {
 
     fn status(measured: Measured, old: &NodeStatus, second: i64) -> NodeStatus {
         let machine = Machine { cpus: 2, memory: 4 << 30, ..Default::default() };
-        build(&config(), &machine, "10.0.1.5".parse().unwrap(), measured, old, Timestamp::from_second(second).unwrap())
+        build(
+            &config(),
+            &machine,
+            "10.0.1.5".parse().unwrap(),
+            measured,
+            old,
+            Timestamp::from_second(second).unwrap(),
+        )
     }
 
     fn condition(status: &NodeStatus, kind: &str) -> NodeCondition {
@@ -240,9 +271,13 @@ mod tests {
         assert_eq!(condition(&ready, "Ready").status, "True");
         assert_eq!(condition(&ready, "DiskPressure").status, "False");
         assert_eq!(ready.allocatable.as_ref().unwrap()["memory"].0, "3996Mi");
-        let broken = status(Measured { not_ready: Some("no network".into()), ..measured() }, &ready, 20);
+        let broken =
+            status(Measured { not_ready: Some("no network".into()), ..measured() }, &ready, 20);
         let ready_now = condition(&broken, "Ready");
-        assert_eq!((ready_now.status.as_str(), ready_now.message.as_deref()), ("False", Some("no network")));
+        assert_eq!(
+            (ready_now.status.as_str(), ready_now.message.as_deref()),
+            ("False", Some("no network"))
+        );
         assert_eq!(ready_now.last_transition_time, Some(Time(Timestamp::from_second(20).unwrap())));
         assert_eq!(
             condition(&broken, "DiskPressure").last_transition_time,

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use cri::pb;
 
 use crate::node::Node;
+use crate::runtime::logs;
 use crate::runtime::observe::{self, State};
 use crate::runtime::watch::PodId;
-use crate::runtime::logs;
 use crate::volumes;
 
 /// Which dead containers and sandboxes of a pod may go: of each name one dead container stays
@@ -23,8 +23,11 @@ pub fn surplus(pod: &observe::Pod) -> (Vec<&observe::Container>, Vec<&str>) {
             dead.push(container);
         }
     }
-    let used = |id: &str| pod.containers.iter().any(|c| c.sandbox_id == id && !dead.iter().any(|d| d.id == c.id));
-    let old = pod.sandboxes.iter().skip(1).filter(|s| !s.ready && !used(&s.id)).map(|s| s.id.as_str());
+    let used = |id: &str| {
+        pod.containers.iter().any(|c| c.sandbox_id == id && !dead.iter().any(|d| d.id == c.id))
+    };
+    let old =
+        pod.sandboxes.iter().skip(1).filter(|s| !s.ready && !used(&s.id)).map(|s| s.id.as_str());
     let old = old.collect();
     (dead, old)
 }

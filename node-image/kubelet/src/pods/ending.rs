@@ -32,7 +32,9 @@ impl Worker {
     /// Whether the pod is not to run (any more).
     pub(super) fn is_ending(&self, pod: &Pod) -> bool {
         let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-        self.over || pod.metadata.deletion_timestamp.is_some() || matches!(phase, Some("Succeeded" | "Failed"))
+        self.over
+            || pod.metadata.deletion_timestamp.is_some()
+            || matches!(phase, Some("Succeeded" | "Failed"))
     }
 
     /// Stops the pod, reports its end, takes its volumes away and, when it is being deleted,
@@ -41,19 +43,27 @@ impl Worker {
         match self.try_end(pod).await {
             Ok(()) => Instant::now() + REST,
             Err(error) => {
-                tracing::warn!(pod.name = self.id.name, pod.namespace = self.id.namespace, "ending the pod: {error:#}");
+                tracing::warn!(
+                    pod.name = self.id.name,
+                    pod.namespace = self.id.namespace,
+                    "ending the pod: {error:#}"
+                );
                 Instant::now() + RETRY
             }
         }
     }
 
     async fn try_end(&mut self, pod: &Arc<Pod>) -> anyhow::Result<()> {
+        self.probes.stop();
         self.halt(pod, stop::grace_of(pod)).await?;
         let pod = &self.newest(pod);
         let runtime = observe::observe(&self.node.runtime, &self.id.uid).await?;
         self.listen(pod, &runtime);
         self.over = true;
-        anyhow::ensure!(self.report(pod, &runtime, &Plan::default()).await, "the last status is not written yet");
+        anyhow::ensure!(
+            self.report(pod, &runtime, &Plan::default()).await,
+            "the last status is not written yet"
+        );
         volumes::tear_down(&self.node.config.root_dir, &self.id.uid)?;
         if pod.metadata.deletion_timestamp.is_some() {
             self.delete(pod).await?;
@@ -66,7 +76,10 @@ impl Worker {
         let api: Api<Pod> = Api::namespaced(self.node.client.clone(), containers::namespace(pod));
         let params = DeleteParams {
             grace_period_seconds: Some(0),
-            preconditions: Some(Preconditions { uid: pod.metadata.uid.clone(), resource_version: None }),
+            preconditions: Some(Preconditions {
+                uid: pod.metadata.uid.clone(),
+                resource_version: None,
+            }),
             ..Default::default()
         };
         match api.delete(containers::name(pod), &params).await {
@@ -109,7 +122,11 @@ impl Worker {
         let patience = if self.over { Duration::ZERO } else { GONE.min(granted(&runtime)) };
         let how = stop::How { grace: patience, hook: false };
         if !runtime.is_stopped() {
-            tracing::info!(pod.name = self.id.name, pod.uid = self.id.uid, "stopping a pod that is not in the API");
+            tracing::info!(
+                pod.name = self.id.name,
+                pod.uid = self.id.uid,
+                "stopping a pod that is not in the API"
+            );
             stop::pod(&self.node, &pod, &runtime, how).await?;
         }
         let runtime = observe::observe(&self.node.runtime, &self.id.uid).await?;
@@ -119,8 +136,9 @@ impl Worker {
 
 /// The grace period that the pod's containers were made with.
 fn granted(runtime: &observe::Pod) -> Duration {
-    let seconds = runtime.containers.first().and_then(|c| {
-        c.annotations.get(crate::runtime::labels::GRACE_PERIOD)?.parse().ok()
-    });
+    let seconds = runtime
+        .containers
+        .first()
+        .and_then(|c| c.annotations.get(crate::runtime::labels::GRACE_PERIOD)?.parse().ok());
     Duration::from_secs(seconds.unwrap_or(2))
 }

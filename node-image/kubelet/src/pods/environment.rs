@@ -29,7 +29,12 @@ struct Builder<'a> {
 ///
 /// # Errors
 /// What is missing, as the message of CreateContainerConfigError.
-pub async fn build(node: &Node, pod: &Pod, container: &Container, pod_ips: &[String]) -> Result<Environment, String> {
+pub async fn build(
+    node: &Node,
+    pod: &Pod,
+    container: &Container,
+    pod_ips: &[String],
+) -> Result<Environment, String> {
     let services = services(node, pod).await?;
     let mut builder = Builder { node, pod, container, pod_ips, vars: Environment::new() };
     builder.from_sources().await?;
@@ -60,7 +65,8 @@ impl Builder<'_> {
             let (what, name) = if let Some(map) = &source.config_map_ref {
                 let object = self.node.objects.config_map(namespace, &map.name, Age::Fresh).await;
                 match object.map_err(|e| format!("configmap {:?}: {e}", map.name))? {
-                    Some(object) => found.extend(object.data.iter().flatten().map(|(k, v)| (k.clone(), v.clone()))),
+                    Some(object) => found
+                        .extend(object.data.iter().flatten().map(|(k, v)| (k.clone(), v.clone()))),
                     None if map.optional == Some(true) => {}
                     None => return Err(format!("configmap \"{}\" not found", map.name)),
                 }
@@ -69,7 +75,13 @@ impl Builder<'_> {
                 let object = self.node.objects.secret(namespace, &secret.name, Age::Fresh).await;
                 match object.map_err(|e| format!("secret {:?}: {e}", secret.name))? {
                     Some(object) => {
-                        found.extend(object.data.iter().flatten().map(|(k, v)| (k.clone(), from_bytes(&v.0))));
+                        found.extend(
+                            object
+                                .data
+                                .iter()
+                                .flatten()
+                                .map(|(k, v)| (k.clone(), from_bytes(&v.0))),
+                        );
                     }
                     None if secret.optional == Some(true) => {}
                     None => return Err(format!("secret \"{}\" not found", secret.name)),
@@ -78,8 +90,10 @@ impl Builder<'_> {
             } else {
                 continue;
             };
-            let (good, bad): (Environment, Environment) =
-                found.into_iter().map(|(k, v)| (format!("{prefix}{k}"), v)).partition(|(k, _)| env::valid_name(k));
+            let (good, bad): (Environment, Environment) = found
+                .into_iter()
+                .map(|(k, v)| (format!("{prefix}{k}"), v))
+                .partition(|(k, _)| env::valid_name(k));
             self.vars.extend(good);
             if !bad.is_empty() {
                 let names: Vec<_> = bad.into_keys().collect();
@@ -87,7 +101,12 @@ impl Builder<'_> {
                     "Keys [{}] from the EnvFrom {what} {namespace}/{name} were skipped since they are considered invalid environment variable names.",
                     names.join(", ")
                 );
-                self.node.event(self.pod, EventType::Warning, "InvalidEnvironmentVariableNames", message);
+                self.node.event(
+                    self.pod,
+                    EventType::Warning,
+                    "InvalidEnvironmentVariableNames",
+                    message,
+                );
             }
         }
         Ok(())
@@ -102,7 +121,8 @@ impl Builder<'_> {
                     None => continue,
                 }
             } else {
-                let lookup = |name: &str| self.vars.get(name).or_else(|| services.get(name)).cloned();
+                let lookup =
+                    |name: &str| self.vars.get(name).or_else(|| services.get(name)).cloned();
                 env::expand(var.value.as_deref().unwrap_or_default(), lookup)
             };
             self.vars.insert(var.name.clone(), value);
@@ -119,24 +139,28 @@ impl Builder<'_> {
         if let Some(resource) = &source.resource_field_ref {
             let other = resource.container_name.as_deref().filter(|n| !n.is_empty());
             let found = other.map(|name| {
-                containers::find(self.pod, name).ok_or_else(|| format!("no container {name:?} in this pod"))
+                containers::find(self.pod, name)
+                    .ok_or_else(|| format!("no container {name:?} in this pod"))
             });
             return match found {
                 Some(found) => downward::resource(resource, &found?.1, &self.node.facts).map(Some),
                 None => downward::resource(resource, self.container, &self.node.facts).map(Some),
             };
         }
-        let (what, name, key, optional, value) = if let Some(selector) = &source.config_map_key_ref {
+        let (what, name, key, optional, value) = if let Some(selector) = &source.config_map_key_ref
+        {
             let object = self.node.objects.config_map(namespace, &selector.name, Age::Fresh).await;
             let object = object.map_err(|e| format!("configmap {:?}: {e}", selector.name))?;
-            let value = object.as_ref().map(|o| o.data.as_ref().and_then(|d| d.get(&selector.key)).cloned());
+            let value = object
+                .as_ref()
+                .map(|o| o.data.as_ref().and_then(|d| d.get(&selector.key)).cloned());
             ("configmap", &selector.name, &selector.key, selector.optional, value)
         } else if let Some(selector) = &source.secret_key_ref {
             let object = self.node.objects.secret(namespace, &selector.name, Age::Fresh).await;
             let object = object.map_err(|e| format!("secret {:?}: {e}", selector.name))?;
-            let value = object
-                .as_ref()
-                .map(|o| o.data.as_ref().and_then(|d| d.get(&selector.key)).map(|b| from_bytes(&b.0)));
+            let value = object.as_ref().map(|o| {
+                o.data.as_ref().and_then(|d| d.get(&selector.key)).map(|b| from_bytes(&b.0))
+            });
             ("secret", &selector.name, &selector.key, selector.optional, value)
         } else {
             return Err("this kind of valueFrom is not supported".into());

@@ -11,10 +11,22 @@ use crate::probes::{check, http};
 ///
 /// # Errors
 /// Why it failed.
-pub async fn run(node: &Node, container: &Container, id: &str, pod_ip: &str, hook: &LifecycleHandler) -> Result<(), String> {
+pub async fn run(
+    node: &Node,
+    container: &Container,
+    id: &str,
+    pod_ip: &str,
+    hook: &LifecycleHandler,
+) -> Result<(), String> {
     if let Some(action) = &hook.exec {
         // No limit of its own: the caller ends the wait.
-        return check::exec(node, id, action.command.as_deref().unwrap_or_default(), Duration::ZERO).await;
+        return check::exec(
+            node,
+            id,
+            action.command.as_deref().unwrap_or_default(),
+            Duration::ZERO,
+        )
+        .await;
     }
     if let Some(action) = &hook.http_get {
         let host = action.host.as_deref().filter(|h| !h.is_empty()).unwrap_or(pod_ip);

@@ -94,7 +94,12 @@ impl Manager {
         }
         let known = self.known();
         for id in world.keys().filter(|id| !known.contains(&id.uid)) {
-            tracing::info!(pod.name = id.name, pod.namespace = id.namespace, pod.uid = id.uid, "found a pod that the API does not have");
+            tracing::info!(
+                pod.name = id.name,
+                pod.namespace = id.namespace,
+                pod.uid = id.uid,
+                "found a pod that the API does not have"
+            );
             self.tell(id.clone(), Desired::Gone);
         }
     }
@@ -103,7 +108,8 @@ impl Manager {
     fn known(&self) -> HashSet<String> {
         let api = self.node.pods.list().into_iter().map(|p| containers::uid(&p).to_owned());
         let workers = self.workers.lock().expect("no holder panics");
-        api.chain(workers.iter().filter(|(_, h)| !h.task.is_finished()).map(|(uid, _)| uid.clone())).collect()
+        api.chain(workers.iter().filter(|(_, h)| !h.task.is_finished()).map(|(uid, _)| uid.clone()))
+            .collect()
     }
 
     /// Removes directories of pods that nobody knows, for ever and then again.
@@ -115,9 +121,15 @@ impl Manager {
             let known = self.known();
             let running: HashSet<_> = world.into_keys().map(|id| id.uid).collect();
             let forgotten = |uid: &String| !known.contains(uid) && !running.contains(uid);
-            for (uid, dir) in directories(&self.node.config.root_dir.join("pods"), |name| Some(name.to_owned())) {
+            for (uid, dir) in
+                directories(&self.node.config.root_dir.join("pods"), |name| Some(name.to_owned()))
+            {
                 if forgotten(&uid) {
-                    tracing::info!(pod.uid = uid, "removing the directory {} of a forgotten pod", dir.display());
+                    tracing::info!(
+                        pod.uid = uid,
+                        "removing the directory {} of a forgotten pod",
+                        dir.display()
+                    );
                     if let Err(error) = volumes::tear_down(&self.node.config.root_dir, &uid) {
                         tracing::warn!(pod.uid = uid, "removing the pod's directory: {error}");
                     }
@@ -125,7 +137,9 @@ impl Manager {
             }
             let uid_of_log = |name: &str| name.rsplit_once('_').map(|(_, uid)| uid.to_owned());
             for (uid, dir) in directories(&self.node.config.log_dir, uid_of_log) {
-                if forgotten(&uid) && let Err(error) = std::fs::remove_dir_all(&dir) {
+                if forgotten(&uid)
+                    && let Err(error) = std::fs::remove_dir_all(&dir)
+                {
                     tracing::warn!(pod.uid = uid, "removing {}: {error}", dir.display());
                 }
             }
@@ -133,7 +147,10 @@ impl Manager {
     }
 }
 
-fn directories(at: &std::path::Path, uid: impl Fn(&str) -> Option<String>) -> Vec<(String, std::path::PathBuf)> {
+fn directories(
+    at: &std::path::Path,
+    uid: impl Fn(&str) -> Option<String>,
+) -> Vec<(String, std::path::PathBuf)> {
     let entries = std::fs::read_dir(at).into_iter().flatten().flatten();
     entries.filter_map(|e| Some((uid(e.file_name().to_str()?)?, e.path()))).collect()
 }

@@ -11,6 +11,7 @@
 //! runtime, and does what [`plan::plan`] says. Workers hold no state that matters: a kubelet
 //! that is killed and started again finds all of it in the runtime and in the API.
 
+mod acting;
 pub mod backoff;
 pub mod cleanup;
 mod ending;

@@ -42,15 +42,19 @@ impl Context<'_> {
     }
 
     fn volume(&self, index: usize, mount: &VolumeMount) -> Result<pb::Mount, String> {
-        let volume = self
-            .volumes
-            .get(&mount.name)
-            .ok_or_else(|| format!("cannot find volume {:?} to mount into container {:?}", mount.name, self.container.name))?;
+        let volume = self.volumes.get(&mount.name).ok_or_else(|| {
+            format!(
+                "cannot find volume {:?} to mount into container {:?}",
+                mount.name, self.container.name
+            )
+        })?;
         let sub = match (&mount.sub_path_expr, &mount.sub_path) {
             (Some(expression), _) if !expression.is_empty() => {
                 let expanded = env::expand(expression, |name| self.environment.get(name).cloned());
                 if expanded.contains("$(") {
-                    return Err(format!("subPathExpr {expression:?} names a variable that is not set"));
+                    return Err(format!(
+                        "subPathExpr {expression:?} names a variable that is not set"
+                    ));
                 }
                 expanded
             }
@@ -59,7 +63,8 @@ impl Context<'_> {
         let host_path = if sub.is_empty() {
             volume.path.clone()
         } else {
-            let target = self.pod_dir().join("volume-subpaths").join(&mount.name).join(&self.container.name);
+            let target =
+                self.pod_dir().join("volume-subpaths").join(&mount.name).join(&self.container.name);
             subpath::bind(&volume.path, &sub, &target.join(index.to_string()))?
         };
         let read_only = mount.read_only == Some(true) || volume.read_only;
@@ -68,7 +73,8 @@ impl Context<'_> {
             host_path: host_path.to_string_lossy().into_owned(),
             readonly: read_only,
             propagation: propagation(mount).into(),
-            recursive_read_only: read_only && mount.recursive_read_only.as_deref() == Some("Enabled"),
+            recursive_read_only: read_only
+                && mount.recursive_read_only.as_deref() == Some("Enabled"),
             ..Default::default()
         })
     }
@@ -93,7 +99,8 @@ impl Context<'_> {
         fs::write(&path, "")?;
         // Whatever user the container runs as may leave its last words.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
-        let inside = self.container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
+        let inside =
+            self.container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
         Ok(pb::Mount {
             container_path: absolute(inside),
             host_path: path.to_string_lossy().into_owned(),
@@ -110,12 +117,17 @@ impl Context<'_> {
         for (index, mount) in self.container.volume_mounts.iter().flatten().enumerate() {
             mounts.push(self.volume(index, mount)?);
         }
-        let taken = |mounts: &[pb::Mount], path: &str| mounts.iter().any(|m| m.container_path == path);
+        let taken =
+            |mounts: &[pb::Mount], path: &str| mounts.iter().any(|m| m.container_path == path);
         if !taken(&mounts, "/etc/hosts") && !self.pod_ips.is_empty() {
-            mounts.push(self.etc_hosts().map_err(|e| format!("writing the pod's hosts file: {e}"))?);
+            mounts
+                .push(self.etc_hosts().map_err(|e| format!("writing the pod's hosts file: {e}"))?);
         }
         if self.container.termination_message_path.as_deref() != Some("") {
-            mounts.push(self.last_words(attempt).map_err(|e| format!("making the termination message file: {e}"))?);
+            mounts.push(
+                self.last_words(attempt)
+                    .map_err(|e| format!("making the termination message file: {e}"))?,
+            );
         }
         Ok(mounts)
     }

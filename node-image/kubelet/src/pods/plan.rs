@@ -117,9 +117,9 @@ fn is_finished(inputs: &Inputs<'_>) -> bool {
     }
     let untouched = apps.iter().all(|c| inputs.runtime.latest(&c.name).is_none());
     untouched
-        && containers::init(pod)
-            .iter()
-            .any(|c| !containers::is_sidecar(c) && ended(Kind::Init, c).is_some_and(|code| code != 0))
+        && containers::init(pod).iter().any(|c| {
+            !containers::is_sidecar(c) && ended(Kind::Init, c).is_some_and(|code| code != 0)
+        })
 }
 
 /// The decision.
@@ -138,7 +138,8 @@ pub fn plan(inputs: Inputs<'_>) -> Plan {
         }
     };
     let here = |c: &observe::Container| c.sandbox_id == sandbox.id;
-    let initialised = containers::app(inputs.pod).iter().any(|c| inputs.runtime.named(&c.name).any(here));
+    let initialised =
+        containers::app(inputs.pod).iter().any(|c| inputs.runtime.named(&c.name).any(here));
     if !init(&inputs, &sandbox.id, initialised, &mut plan) {
         return plan;
     }
@@ -147,7 +148,11 @@ pub fn plan(inputs: Inputs<'_>) -> Plan {
     }
     for container in containers::ephemeral(inputs.pod) {
         if inputs.runtime.latest(&container.name).is_none() {
-            plan.start.push(Start { name: container.name.clone(), kind: Kind::Ephemeral, attempt: 0 });
+            plan.start.push(Start {
+                name: container.name.clone(),
+                kind: Kind::Ephemeral,
+                attempt: 0,
+            });
         }
     }
     plan
@@ -160,7 +165,8 @@ fn init(inputs: &Inputs<'_>, sandbox: &str, initialised: bool, plan: &mut Plan) 
         if containers::is_sidecar(container) {
             let running = step(inputs, Kind::Init, container, latest, plan);
             let started = running
-                && latest.is_some_and(|c| inputs.health.started.get(&c.id).copied().unwrap_or(true));
+                && latest
+                    .is_some_and(|c| inputs.health.started.get(&c.id).copied().unwrap_or(true));
             if !started && !initialised {
                 return false;
             }
@@ -176,7 +182,13 @@ fn init(inputs: &Inputs<'_>, sandbox: &str, initialised: bool, plan: &mut Plan) 
 }
 
 /// Plans one container; true when it runs and may go on.
-fn step(inputs: &Inputs<'_>, kind: Kind, spec: &Container, latest: Option<&observe::Container>, plan: &mut Plan) -> bool {
+fn step(
+    inputs: &Inputs<'_>,
+    kind: Kind,
+    spec: &Container,
+    latest: Option<&observe::Container>,
+    plan: &mut Plan,
+) -> bool {
     let policy = Restart::of(inputs.pod, kind, spec);
     // Counts over all sandboxes, so that the number in the status never goes back.
     let attempt = inputs.runtime.latest(&spec.name).map_or(0, |c| c.attempt + 1);
@@ -187,7 +199,10 @@ fn step(inputs: &Inputs<'_>, kind: Kind, spec: &Container, latest: Option<&obser
     };
     match latest.state {
         State::Running => {
-            let changed = latest.annotations.get(crate::runtime::labels::HASH).is_some_and(|h| *h != containers::hash(spec));
+            let changed = latest
+                .annotations
+                .get(crate::runtime::labels::HASH)
+                .is_some_and(|h| *h != containers::hash(spec));
             let (message, unhealthy) = if changed {
                 (format!("Container {} definition changed", spec.name), false)
             } else if let Some(why) = inputs.health.failed.get(&latest.id) {
@@ -199,7 +214,12 @@ fn step(inputs: &Inputs<'_>, kind: Kind, spec: &Container, latest: Option<&obser
                 Restart::Never if unhealthy => message,
                 _ => format!("{message}, will be restarted"),
             };
-            plan.kill.push(Kill { id: latest.id.clone(), name: spec.name.clone(), message, unhealthy });
+            plan.kill.push(Kill {
+                id: latest.id.clone(),
+                name: spec.name.clone(),
+                message,
+                unhealthy,
+            });
             false
         }
         State::Created => {
@@ -208,8 +228,16 @@ fn step(inputs: &Inputs<'_>, kind: Kind, spec: &Container, latest: Option<&obser
             false
         }
         State::Unknown => {
-            let message = format!("Container {} is in unknown state, try killing it before restart", spec.name);
-            plan.kill.push(Kill { id: latest.id.clone(), name: spec.name.clone(), message, unhealthy: false });
+            let message = format!(
+                "Container {} is in unknown state, try killing it before restart",
+                spec.name
+            );
+            plan.kill.push(Kill {
+                id: latest.id.clone(),
+                name: spec.name.clone(),
+                message,
+                unhealthy: false,
+            });
             false
         }
         State::Exited => {
@@ -222,13 +250,18 @@ fn step(inputs: &Inputs<'_>, kind: Kind, spec: &Container, latest: Option<&obser
 }
 
 /// Starts a container again, or says until when it has to wait.
-fn restart(inputs: &Inputs<'_>, spec: &Container, latest: &observe::Container, start: Start, plan: &mut Plan) {
+fn restart(
+    inputs: &Inputs<'_>,
+    spec: &Container,
+    latest: &observe::Container,
+    start: Start,
+    plan: &mut Plan,
+) {
     let ended = latest.finished_at.unwrap_or(latest.created_at);
     let ago = Duration::try_from(inputs.now.duration_since(ended)).unwrap_or_default();
-    let delay = inputs
-        .delays
-        .get(&spec.name)
-        .map_or(Duration::ZERO, |d| d.after(inputs.instant.checked_sub(ago).unwrap_or(inputs.instant)));
+    let delay = inputs.delays.get(&spec.name).map_or(Duration::ZERO, |d| {
+        d.after(inputs.instant.checked_sub(ago).unwrap_or(inputs.instant))
+    });
     if ago >= delay {
         plan.start.push(start);
         return;

@@ -14,8 +14,13 @@ struct World {
 impl World {
     fn new(spec: serde_json::Value) -> Self {
         let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec});
-        let sandbox =
-            observe::Sandbox { id: "s0".into(), attempt: 0, ready: true, created_at: Timestamp::UNIX_EPOCH, ips: vec!["1.2.3.4".into()] };
+        let sandbox = observe::Sandbox {
+            id: "s0".into(),
+            attempt: 0,
+            ready: true,
+            created_at: Timestamp::UNIX_EPOCH,
+            ips: vec!["1.2.3.4".into()],
+        };
         Self {
             pod: serde_json::from_value(pod).unwrap(),
             runtime: observe::Pod { sandboxes: vec![sandbox], containers: vec![] },
@@ -92,7 +97,9 @@ fn a_sandbox_that_died_is_replaced() {
 
 #[test]
 fn init_containers_run_in_order_and_once() {
-    let mut world = World::new(json!({"initContainers": [{"name": "i"}, {"name": "j"}], "containers": [{"name": "a"}]}));
+    let mut world = World::new(
+        json!({"initContainers": [{"name": "i"}, {"name": "j"}], "containers": [{"name": "a"}]}),
+    );
     assert_eq!(world.starts(), ["i#0"]);
     world.add("i", State::Running, 0);
     assert!(world.plan().is_idle());
@@ -170,14 +177,20 @@ fn crashes_are_backed_off() {
 #[test]
 fn unhealthy_and_changed_containers_are_killed() {
     let mut world = World::new(json!({"containers": [{"name": "a", "image": "x:2"}]}));
-    let old = containers::hash(&Container { name: "a".into(), image: Some("x:1".into()), ..Default::default() });
+    let old = containers::hash(&Container {
+        name: "a".into(),
+        image: Some("x:1".into()),
+        ..Default::default()
+    });
     world.add("a", State::Running, 0).annotations.insert(crate::runtime::labels::HASH.into(), old);
     assert_eq!(world.plan().kill[0].message, "Container a definition changed, will be restarted");
     world.runtime.containers[0].annotations.clear();
     assert!(world.plan().is_idle());
     world.health.failed.insert("a0".into(), "Container a failed liveness probe".into());
     let kill = &world.plan().kill[0];
-    assert!(kill.unhealthy && kill.message == "Container a failed liveness probe, will be restarted");
+    assert!(
+        kill.unhealthy && kill.message == "Container a failed liveness probe, will be restarted"
+    );
 }
 
 #[test]
@@ -190,7 +203,8 @@ fn a_container_that_was_made_and_not_started_is_made_anew() {
 
 #[test]
 fn ephemeral_containers_start_once() {
-    let mut world = World::new(json!({"containers": [{"name": "a"}], "ephemeralContainers": [{"name": "e"}]}));
+    let mut world =
+        World::new(json!({"containers": [{"name": "a"}], "ephemeralContainers": [{"name": "e"}]}));
     world.add("a", State::Running, 0);
     assert_eq!(world.starts(), ["e#0"]);
     world.add("e", State::Exited, 1);

@@ -27,10 +27,17 @@ pub fn config(node: &Node, pod: &Pod, attempt: u32) -> pb::PodSandboxConfig {
     let host_dns = std::fs::read_to_string(&node.config.resolv_conf).unwrap_or_default();
     let dns = dns::config(pod, &node.dns, &dns::parse(&host_dns));
     let host_network = containers::host_network(pod);
-    let ports = containers::init(pod).iter().chain(containers::app(pod)).flat_map(|c| c.ports.iter().flatten());
+    let ports = containers::init(pod)
+        .iter()
+        .chain(containers::app(pod))
+        .flat_map(|c| c.ports.iter().flatten());
     let port_mappings = if host_network { vec![] } else { ports.map(port).collect() };
     let sysctls = containers::spec(pod).security_context.as_ref().and_then(|c| c.sysctls.clone());
-    let sysctls = sysctls.unwrap_or_default().into_iter().map(|s| (s.name.replace('/', "."), s.value)).collect();
+    let sysctls = sysctls
+        .unwrap_or_default()
+        .into_iter()
+        .map(|s| (s.name.replace('/', "."), s.value))
+        .collect();
     pb::PodSandboxConfig {
         metadata: Some(pb::PodSandboxMetadata {
             name: containers::name(pod).to_owned(),
@@ -46,7 +53,11 @@ pub fn config(node: &Node, pod: &Pod, attempt: u32) -> pb::PodSandboxConfig {
         labels: labels::sandbox(pod),
         annotations: labels::sandbox_annotations(pod),
         linux: Some(pb::LinuxPodSandboxConfig {
-            cgroup_parent: resources::cgroup_parent(pod, node.config.cgroup_driver, &node.config.cgroup_root),
+            cgroup_parent: resources::cgroup_parent(
+                pod,
+                node.config.cgroup_driver,
+                &node.config.cgroup_root,
+            ),
             security_context: Some(security::sandbox(pod)),
             sysctls,
             ..Default::default()

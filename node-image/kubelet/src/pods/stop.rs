@@ -28,7 +28,9 @@ pub fn grace_of(pod: &Pod) -> Duration {
 /// The grace period of a container that a probe gave up on.
 pub fn grace_of_unhealthy(pod: &Pod, name: &str) -> Duration {
     let probe = containers::find(pod, name).and_then(|(_, c)| {
-        let seconds = |p: &Option<k8s_openapi::api::core::v1::Probe>| p.as_ref()?.termination_grace_period_seconds;
+        let seconds = |p: &Option<k8s_openapi::api::core::v1::Probe>| {
+            p.as_ref()?.termination_grace_period_seconds
+        };
         seconds(&c.liveness_probe).or(seconds(&c.startup_probe))
     });
     probe.and_then(|s| u64::try_from(s).ok()).map_or_else(|| grace_of(pod), Duration::from_secs)
@@ -47,25 +49,50 @@ pub struct How {
 ///
 /// # Errors
 /// When the runtime could not.
-pub async fn container(node: &Node, pod: &Pod, runtime: &observe::Pod, target: &observe::Container, how: How, why: &str) -> cri::Result<()> {
+pub async fn container(
+    node: &Node,
+    pod: &Pod,
+    runtime: &observe::Pod,
+    target: &observe::Container,
+    how: How,
+    why: &str,
+) -> cri::Result<()> {
     let found = containers::find(pod, &target.name);
     let kind = found.as_ref().map_or(Kind::App, |(kind, _)| *kind);
     let mut left = how.grace;
     if how.hook {
-        node.container_event(pod, (kind, &target.name), EventType::Normal, "Killing", why.to_owned());
-        let hook = found.as_ref().and_then(|(_, c)| c.lifecycle.as_ref()?.pre_stop.as_ref().map(|h| (c, h)));
+        node.container_event(
+            pod,
+            (kind, &target.name),
+            EventType::Normal,
+            "Killing",
+            why.to_owned(),
+        );
+        let hook = found
+            .as_ref()
+            .and_then(|(_, c)| c.lifecycle.as_ref()?.pre_stop.as_ref().map(|h| (c, h)));
         if let (Some((spec, hook)), false) = (hook, how.grace.is_zero()) {
             let began = Instant::now();
-            let ip = runtime.sandbox().and_then(|s| s.ips.first()).or_else(|| node.facts.ips.first());
+            let ip =
+                runtime.sandbox().and_then(|s| s.ips.first()).or_else(|| node.facts.ips.first());
             let ip = ip.cloned().unwrap_or_default();
             let run = hooks::run(node, spec, &target.id, &ip, hook);
             match tokio::time::timeout(how.grace, run).await {
                 Ok(Ok(())) => {}
                 Ok(Err(why)) => {
                     let message = format!("PreStopHook failed: {why}");
-                    node.container_event(pod, (kind, &target.name), EventType::Warning, "FailedPreStopHook", message);
+                    node.container_event(
+                        pod,
+                        (kind, &target.name),
+                        EventType::Warning,
+                        "FailedPreStopHook",
+                        message,
+                    );
                 }
-                Err(_) => tracing::warn!(pod.name = containers::name(pod), "the preStop hook outlived the grace period"),
+                Err(_) => tracing::warn!(
+                    pod.name = containers::name(pod),
+                    "the preStop hook outlived the grace period"
+                ),
             }
             left = how.grace.saturating_sub(began.elapsed()).max(MINIMUM);
         }
@@ -83,12 +110,17 @@ pub async fn container(node: &Node, pod: &Pod, runtime: &observe::Pod, target: &
 pub async fn pod(node: &Node, pod: &Pod, runtime: &observe::Pod, how: How) -> cri::Result<()> {
     let began = Instant::now();
     let alive = |c: &&observe::Container| matches!(c.state, State::Running | State::Unknown);
-    let sidecars: Vec<&str> =
-        containers::init(pod).iter().filter(|c| containers::is_sidecar(c)).map(|c| c.name.as_str()).collect();
+    let sidecars: Vec<&str> = containers::init(pod)
+        .iter()
+        .filter(|c| containers::is_sidecar(c))
+        .map(|c| c.name.as_str())
+        .collect();
     let (beside, ordinary): (Vec<_>, Vec<_>) =
         runtime.containers.iter().filter(alive).partition(|c| sidecars.contains(&c.name.as_str()));
     let why = |c: &observe::Container| format!("Stopping container {}", c.name);
-    let all = ordinary.iter().map(|c| async move { container(node, pod, runtime, c, how, &why(c)).await });
+    let all = ordinary
+        .iter()
+        .map(|c| async move { container(node, pod, runtime, c, how, &why(c)).await });
     let mut outcome = join_all(all).await.into_iter().collect::<Result<(), _>>();
     for name in sidecars.iter().rev() {
         let grace = how.grace.saturating_sub(began.elapsed());

@@ -50,7 +50,10 @@ pub fn of(container: &Container) -> String {
     let path = container.annotations.get(labels::TERMINATION_PATH);
     let mount = path.and_then(|p| container.mounts.iter().find(|m| m.container_path == *p));
     let message = mount.map(|m| head(Path::new(&m.host_path), MESSAGE)).unwrap_or_default();
-    let from_log = container.annotations.get(labels::TERMINATION_POLICY).is_some_and(|p| p == "FallbackToLogsOnError");
+    let from_log = container
+        .annotations
+        .get(labels::TERMINATION_POLICY)
+        .is_some_and(|p| p == "FallbackToLogsOnError");
     if message.is_empty() && from_log && container.exit_code != 0 {
         return tail(Path::new(&container.log_path));
     }
@@ -65,7 +68,8 @@ mod tests {
     fn the_end_of_a_log_without_prefixes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("0.log");
-        let lines: String = (0..200).map(|n| format!("2026-01-01T00:00:00.0Z stdout F line {n}\n")).collect();
+        let lines: String =
+            (0..200).map(|n| format!("2026-01-01T00:00:00.0Z stdout F line {n}\n")).collect();
         std::fs::write(&path, lines).unwrap();
         let tail = tail(&path);
         assert!(tail.starts_with("line 120\n") && tail.ends_with("line 199\n"), "{tail}");

@@ -1,6 +1,6 @@
 //! One pod's worker: looks, decides, acts, until there is nothing to do; then waits for a ring.
 //!
-//! The ways out are in `ending.rs`: a pod that is finished, deleted or gone.
+//! What it can do is in `acting.rs`; the ways out are in `ending.rs`: a pod that is finished, deleted or gone.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use tokio::sync::{Notify, watch};
 
 use super::backoff::Delay;
 use super::plan::{self, Inputs, Plan};
-use super::start::{self, Failed};
-use super::{cleanup, sandbox, stop, words};
+use super::start::Failed;
+use super::{cleanup, words};
 use crate::node::Node;
 use crate::node::objects::Age;
 use crate::probes::Probes;
@@ -22,14 +22,12 @@ use crate::runtime::observe::{self, State};
 use crate::runtime::watch::PodId;
 use crate::spec::containers;
 use crate::status::{self, View};
-use crate::volumes::{self, Mounted};
+use crate::volumes::Mounted;
 
 /// Rounds of looking and acting in one go; more than that and other things get their turn.
 const ROUNDS: usize = 32;
 /// How soon something outside that failed (runtime, API server) is tried again.
-const RETRY: Duration = Duration::from_secs(5);
-/// How soon a pod looks again whether the network is there.
-const NETWORK: Duration = Duration::from_secs(1);
+pub(super) const RETRY: Duration = Duration::from_secs(5);
 
 /// What the API says about a pod.
 #[derive(Clone, Debug)]
@@ -59,15 +57,15 @@ pub struct Worker {
     pub(super) delays: HashMap<String, Delay>,
     /// Containers whose last start failed.
     pub(super) failures: BTreeMap<String, Failed>,
-    sandbox_delay: Delay,
-    sandbox_retry: Option<Instant>,
+    pub(super) sandbox_delay: Delay,
+    pub(super) sandbox_retry: Option<Instant>,
     /// Last words by container id; read once per container.
     messages: HashMap<String, String>,
-    volumes: Option<HashMap<String, Mounted>>,
-    refresh_at: Instant,
+    pub(super) volumes: Option<HashMap<String, Mounted>>,
+    pub(super) refresh_at: Instant,
     /// How often in a row the volumes could not be made.
-    volume_failures: u32,
-    network_complained: bool,
+    pub(super) volume_failures: u32,
+    pub(super) network_complained: bool,
     /// Everything is stopped and nothing will run again.
     pub(super) over: bool,
     pub(super) verdict: Option<Verdict>,
@@ -75,7 +73,12 @@ pub struct Worker {
 
 impl Worker {
     /// A worker for the pod `id`.
-    pub fn new(node: Arc<Node>, id: PodId, desired: watch::Receiver<Desired>, bell: Arc<Notify>) -> Self {
+    pub fn new(
+        node: Arc<Node>,
+        id: PodId,
+        desired: watch::Receiver<Desired>,
+        bell: Arc<Notify>,
+    ) -> Self {
         let ring = bell.clone();
         let probes = Probes::new(node.clone(), Arc::new(move || ring.notify_one()));
         Self {
@@ -106,7 +109,11 @@ impl Worker {
                 Desired::Gone => match self.vanish().await {
                     Ok(()) => return,
                     Err(error) => {
-                        tracing::warn!(pod.uid = self.id.uid, pod.name = self.id.name, "removing the pod: {error:#}");
+                        tracing::warn!(
+                            pod.uid = self.id.uid,
+                            pod.name = self.id.name,
+                            "removing the pod: {error:#}"
+                        );
                         Instant::now() + RETRY
                     }
                 },
@@ -138,7 +145,10 @@ impl Worker {
             let runtime = match observe::observe(&self.node.runtime, &self.id.uid).await {
                 Ok(runtime) => runtime,
                 Err(error) => {
-                    tracing::warn!(pod.name = self.id.name, "asking the runtime about the pod: {error}");
+                    tracing::warn!(
+                        pod.name = self.id.name,
+                        "asking the runtime about the pod: {error}"
+                    );
                     return Instant::now() + RETRY;
                 }
             };
@@ -189,7 +199,8 @@ impl Worker {
                 self.messages.insert(container.id.clone(), text);
             }
         }
-        let started = |name: &String| runtime.latest(name).is_some_and(|c| c.state == State::Running);
+        let started =
+            |name: &String| runtime.latest(name).is_some_and(|c| c.state == State::Running);
         self.failures.retain(|name, _| !started(name));
     }
 
@@ -227,7 +238,8 @@ impl Worker {
         match Duration::try_from(left) {
             Ok(left) if !left.is_zero() => Some(Instant::now() + left),
             _ => {
-                let message = "Pod was active on the node longer than the specified deadline".to_owned();
+                let message =
+                    "Pod was active on the node longer than the specified deadline".to_owned();
                 self.node.event(pod, EventType::Normal, "DeadlineExceeded", message.clone());
                 self.verdict = Some(Verdict { reason: "DeadlineExceeded", message });
                 None
@@ -259,7 +271,11 @@ impl Worker {
         match self.node.writer.write(pod, &self.status(pod, runtime, plan)).await {
             Ok(_) => true,
             Err(error) => {
-                tracing::warn!(pod.name = self.id.name, pod.namespace = self.id.namespace, "writing the pod's status: {error}");
+                tracing::warn!(
+                    pod.name = self.id.name,
+                    pod.namespace = self.id.namespace,
+                    "writing the pod's status: {error}"
+                );
                 false
             }
         }
@@ -271,132 +287,5 @@ impl Worker {
         let id = format!("{}_{}({})", self.id.name, self.id.namespace, self.id.uid);
         let message = format!("Back-off restarting failed container {name} in pod {id}");
         self.node.container_event(pod, (kind, name), EventType::Warning, "BackOff", message);
-    }
-
-    /// Does what the plan says. Answers with a time when nothing more can be done before it;
-    /// `None` means: look again at once. (Failed starts are held back by the next plan.)
-    async fn act(&mut self, pod: &Arc<Pod>, runtime: &observe::Pod, plan: Plan) -> Option<Instant> {
-        for kill in &plan.kill {
-            let Some(target) = runtime.containers.iter().find(|c| c.id == kill.id) else { continue };
-            let grace =
-                if kill.unhealthy { stop::grace_of_unhealthy(pod, &kill.name) } else { stop::grace_of(pod) };
-            let how = stop::How { grace, hook: true };
-            if let Err(error) = stop::container(&self.node, pod, runtime, target, how, &kill.message).await {
-                tracing::warn!(container.id = kill.id, "stopping the container: {error}");
-                return Some(Instant::now() + RETRY);
-            }
-        }
-        for id in &plan.remove {
-            let request = cri::pb::RemoveContainerRequest { container_id: id.clone() };
-            if let Err(error) = self.node.runtime.remove_container(request).await {
-                tracing::warn!(container.id = id, "removing a container that never started: {error}");
-            }
-        }
-        if plan.new_sandbox.is_none() && plan.start.is_empty() {
-            return None;
-        }
-        if let Some(at) = self.set_up_volumes(pod, runtime, Age::Fresh).await {
-            return Some(at);
-        }
-        if let Some(attempt) = plan.new_sandbox {
-            return self.new_sandbox(pod, runtime, attempt).await;
-        }
-        for start in &plan.start {
-            let volumes = self.volumes.clone().unwrap_or_default();
-            let context = start::Context { node: &self.node, pod, runtime, volumes: &volumes };
-            match start::start(context, start).await {
-                Ok(_) => {
-                    self.failures.remove(&start.name);
-                    // Only restarts count: the first crash is followed by a restart at once.
-                    if start.attempt > 0 {
-                        self.delays.entry(start.name.clone()).or_default().bump(Instant::now());
-                    }
-                }
-                Err(failed) => {
-                    tracing::info!(pod.name = self.id.name, container.name = start.name, "{}: {}", failed.waiting.reason, failed.waiting.message);
-                    if failed.waiting.reason == "RunContainerError" || failed.waiting.reason == "PostStartHookError" {
-                        // It was made and ended: the next try follows the crash loop's delays.
-                        self.delays.entry(start.name.clone()).or_default().bump(Instant::now());
-                    }
-                    self.failures.insert(start.name.clone(), failed);
-                }
-            }
-        }
-        None
-    }
-
-    /// Makes or refreshes the volumes; a time when they have to be tried again.
-    async fn set_up_volumes(&mut self, pod: &Arc<Pod>, runtime: &observe::Pod, age: Age) -> Option<Instant> {
-        let fresh_enough = self.volumes.is_some() && Instant::now() < self.refresh_at;
-        if fresh_enough && age == Age::Recent {
-            return None;
-        }
-        let own = runtime.sandbox().map(|s| s.ips.clone()).unwrap_or_default();
-        let pod_ips = if containers::host_network(pod) { self.node.facts.ips.clone() } else { own };
-        let context = volumes::Context { node: &self.node, pod, pod_ips: &pod_ips, age };
-        match volumes::set_up(context).await {
-            Ok(volumes) => {
-                self.volumes = Some(volumes);
-                self.volume_failures = 0;
-                self.refresh_at = Instant::now() + self.node.config.sync_frequency;
-                None
-            }
-            Err(failure) => {
-                let message = format!("MountVolume.SetUp failed for volume \"{}\" : {}", failure.volume, failure.message);
-                self.node.event(pod, EventType::Warning, "FailedMount", message);
-                if age == Age::Fresh {
-                    self.volumes = None;
-                }
-                // 1 s, 2 s, … 64 s.
-                let wait = Duration::from_secs(1 << self.volume_failures.min(6));
-                self.volume_failures += 1;
-                self.refresh_at = Instant::now() + wait;
-                Some(self.refresh_at)
-            }
-        }
-    }
-
-    async fn new_sandbox(&mut self, pod: &Arc<Pod>, runtime: &observe::Pod, attempt: u32) -> Option<Instant> {
-        if !containers::host_network(pod) && let Some(why) = self.no_network().await {
-            if !self.network_complained {
-                self.node.event(pod, EventType::Warning, "NetworkNotReady", format!("network is not ready: {why}"));
-            }
-            self.network_complained = true;
-            return Some(Instant::now() + NETWORK);
-        }
-        self.network_complained = false;
-        if !runtime.is_stopped() {
-            let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
-            self.node.event(pod, EventType::Normal, "SandboxChanged", message);
-        }
-        let how = stop::How { grace: stop::grace_of(pod), hook: true };
-        if let Err(error) = stop::pod(&self.node, pod, runtime, how).await {
-            tracing::warn!(pod.name = self.id.name, "stopping what is left of the pod: {error}");
-            return Some(Instant::now() + RETRY);
-        }
-        match sandbox::create(&self.node, pod, attempt).await {
-            Ok(_) => {
-                self.sandbox_retry = None;
-                self.sandbox_delay = Delay::default();
-                None
-            }
-            Err(why) => {
-                let message = format!("Failed to create pod sandbox: {why}");
-                self.node.event(pod, EventType::Warning, "FailedCreatePodSandBox", message);
-                let now = Instant::now();
-                self.sandbox_delay.bump(now);
-                // A third of the containers' back-off: 3 s, 6 s, … 100 s.
-                self.sandbox_retry = Some(now + self.sandbox_delay.after(now) / 3);
-                self.sandbox_retry
-            }
-        }
-    }
-
-    /// Why the runtime's network is not ready, if it is not.
-    async fn no_network(&self) -> Option<String> {
-        let answer = self.node.runtime.status(cri::pb::StatusRequest { verbose: false }).await.ok()?;
-        let conditions = answer.status.map(|s| s.conditions).unwrap_or_default();
-        let network = conditions.into_iter().find(|c| c.r#type == "NetworkReady" && !c.status)?;
-        Some(format!("{}: {}", network.reason, network.message))
     }
 }

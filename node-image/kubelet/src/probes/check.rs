@@ -24,14 +24,22 @@ pub fn port(container: &Container, port: &IntOrString) -> Result<u16, String> {
             named.map(|p| p.container_port).or_else(|| name.parse().ok())
         }
     };
-    number.and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0).ok_or_else(|| format!("invalid port: {port:?}"))
+    number
+        .and_then(|n| u16::try_from(n).ok())
+        .filter(|n| *n > 0)
+        .ok_or_else(|| format!("invalid port: {port:?}"))
 }
 
 /// Runs a command in the container; its output is the error when it does not exit with 0.
 ///
 /// # Errors
 /// The command's output, or that it took too long.
-pub async fn exec(node: &Node, id: &str, command: &[String], timeout: Duration) -> Result<(), String> {
+pub async fn exec(
+    node: &Node,
+    id: &str,
+    command: &[String],
+    timeout: Duration,
+) -> Result<(), String> {
     match node.runtime.exec_sync(id, command.to_vec(), timeout).await {
         Ok(answer) if answer.exit_code == 0 => Ok(()),
         Ok(answer) => {
@@ -39,9 +47,10 @@ pub async fn exec(node: &Node, id: &str, command: &[String], timeout: Duration) 
             output.truncate(OUTPUT);
             Err(String::from_utf8_lossy(&output).trim_end().to_owned())
         }
-        Err(error) if error.is_timeout() => {
-            Err(format!("command timed out: {command:?} timed out after {}", crate::config::duration::show(timeout)))
-        }
+        Err(error) if error.is_timeout() => Err(format!(
+            "command timed out: {command:?} timed out after {}",
+            crate::config::duration::show(timeout)
+        )),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -68,9 +77,13 @@ pub async fn run(
         } else if let Some(action) = &probe.tcp_socket {
             let host = action.host.as_deref().filter(|h| !h.is_empty()).unwrap_or(ip);
             let port = port(container, &action.port)?;
-            TcpStream::connect((host, port)).await.map(drop).map_err(|e| format!("dial tcp {host}:{port}: {e}"))
+            TcpStream::connect((host, port))
+                .await
+                .map(drop)
+                .map_err(|e| format!("dial tcp {host}:{port}: {e}"))
         } else if let Some(action) = &probe.grpc {
-            let port = u16::try_from(action.port).map_err(|_| format!("invalid port: {}", action.port))?;
+            let port =
+                u16::try_from(action.port).map_err(|_| format!("invalid port: {}", action.port))?;
             grpc::check(ip, port, action.service.as_deref().unwrap_or_default()).await
         } else {
             Err("missing probe handler".into())
@@ -86,9 +99,10 @@ mod tests {
 
     #[test]
     fn ports_by_name() {
-        let container: Container =
-            serde_json::from_value(serde_json::json!({"name": "c", "ports": [{"name": "web", "containerPort": 8080}]}))
-                .unwrap();
+        let container: Container = serde_json::from_value(
+            serde_json::json!({"name": "c", "ports": [{"name": "web", "containerPort": 8080}]}),
+        )
+        .unwrap();
         assert_eq!(port(&container, &IntOrString::String("web".into())), Ok(8080));
         assert_eq!(port(&container, &IntOrString::String("81".into())), Ok(81));
         assert_eq!(port(&container, &IntOrString::Int(80)), Ok(80));

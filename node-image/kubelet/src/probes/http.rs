@@ -36,7 +36,12 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -45,7 +50,12 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -73,11 +83,15 @@ fn request(action: &HTTPGetAction, host: &str, port: u16) -> Result<Request<Empt
     let path = action.path.as_deref().filter(|p| !p.is_empty()).unwrap_or("/");
     let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
     let bracketed = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    let mut request = Request::get(&path).body(Empty::new()).map_err(|e| format!("invalid path {path:?}: {e}"))?;
+    let mut request = Request::get(&path)
+        .body(Empty::new())
+        .map_err(|e| format!("invalid path {path:?}: {e}"))?;
     let headers = request.headers_mut();
     for own in action.http_headers.iter().flatten() {
-        let name = HeaderName::from_bytes(own.name.as_bytes()).map_err(|e| format!("header {:?}: {e}", own.name))?;
-        let value = HeaderValue::from_str(&own.value).map_err(|e| format!("header {:?}: {e}", own.name))?;
+        let name = HeaderName::from_bytes(own.name.as_bytes())
+            .map_err(|e| format!("header {:?}: {e}", own.name))?;
+        let value =
+            HeaderValue::from_str(&own.value).map_err(|e| format!("header {:?}: {e}", own.name))?;
         headers.append(name, value);
     }
     let default = |headers: &mut http::HeaderMap, name: HeaderName, value: String| {
@@ -96,8 +110,9 @@ async fn send<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<u16, Strin
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| e.to_string())?;
     let exchange = async move {
         let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
         let status = response.status().as_u16();
@@ -124,7 +139,10 @@ pub async fn get(action: &HTTPGetAction, host: &str, port: u16) -> Result<(), St
     let tcp = TcpStream::connect((host, port)).await.map_err(|e| fail(e.to_string()))?;
     let status = if https {
         let name = ServerName::try_from(host.to_owned()).map_err(|e| fail(e.to_string()))?;
-        let stream = tokio_rustls::TlsConnector::from(tls()).connect(name, tcp).await.map_err(|e| fail(e.to_string()))?;
+        let stream = tokio_rustls::TlsConnector::from(tls())
+            .connect(name, tcp)
+            .await
+            .map_err(|e| fail(e.to_string()))?;
         send(stream, request).await
     } else {
         send(tcp, request).await
@@ -158,14 +176,18 @@ mod tests {
 
     #[tokio::test]
     async fn status_codes_decide() {
-        let action: HTTPGetAction = serde_json::from_value(serde_json::json!({"port": 1, "path": "healthz?x=1",
+        let action: HTTPGetAction =
+            serde_json::from_value(serde_json::json!({"port": 1, "path": "healthz?x=1",
             "httpHeaders": [{"name": "X-A", "value": "b"}]}))
-        .unwrap();
+            .unwrap();
         for (status, good) in [("200 OK", true), ("302 Found", true), ("500 Oops", false)] {
             let (port, request) = answer(status).await;
             assert_eq!(get(&action, "127.0.0.1", port).await.is_ok(), good, "{status}");
             let request = request.await.unwrap();
-            assert!(request.starts_with("GET /healthz?x=1 HTTP/1.1") && request.contains("x-a: b"), "{request}");
+            assert!(
+                request.starts_with("GET /healthz?x=1 HTTP/1.1") && request.contains("x-a: b"),
+                "{request}"
+            );
         }
     }
 }

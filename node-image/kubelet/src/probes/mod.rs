@@ -71,7 +71,12 @@ fn was(pod: &Pod, runtime_name: &str, container: &observe::Container) -> (bool, 
     let id = format!("{runtime_name}://{}", container.id);
     let status = pod.status.as_ref();
     let lists = status.map(|s| [&s.container_statuses, &s.init_container_statuses]);
-    let known = lists.into_iter().flatten().flatten().flatten().find(|s| s.container_id.as_ref() == Some(&id));
+    let known = lists
+        .into_iter()
+        .flatten()
+        .flatten()
+        .flatten()
+        .find(|s| s.container_id.as_ref() == Some(&id));
     known.map_or((false, false), |s| (s.ready, s.started == Some(true)))
 }
 
@@ -81,6 +86,11 @@ impl Probes {
         Self { node, health: Arc::default(), ring, tasks: HashMap::new() }
     }
 
+    /// Ends all probes for good: the pod is on its way out.
+    pub fn stop(&mut self) {
+        self.tasks.values().flatten().for_each(JoinHandle::abort);
+    }
+
     /// What was found so far.
     pub fn health(&self) -> Health {
         self.health.lock().expect("no holder panics").clone()
@@ -88,8 +98,12 @@ impl Probes {
 
     /// Starts the probes of containers that run and ends those of containers that do not.
     pub fn reconcile(&mut self, pod: &Arc<Pod>, runtime: &observe::Pod) {
-        let running: HashMap<&str, &observe::Container> =
-            runtime.containers.iter().filter(|c| c.state == State::Running).map(|c| (c.id.as_str(), c)).collect();
+        let running: HashMap<&str, &observe::Container> = runtime
+            .containers
+            .iter()
+            .filter(|c| c.state == State::Running)
+            .map(|c| (c.id.as_str(), c))
+            .collect();
         self.tasks.retain(|id, tasks| {
             let keep = running.contains_key(id.as_str());
             if !keep {
@@ -111,7 +125,12 @@ impl Probes {
         }
     }
 
-    fn start(&self, pod: &Arc<Pod>, container: &observe::Container, runtime: &observe::Pod) -> Vec<JoinHandle<()>> {
+    fn start(
+        &self,
+        pod: &Arc<Pod>,
+        container: &observe::Container,
+        runtime: &observe::Pod,
+    ) -> Vec<JoinHandle<()>> {
         let Some((kind, spec)) = containers::find(pod, &container.name) else { return vec![] };
         if kind == Kind::Ephemeral {
             return vec![];
@@ -123,7 +142,9 @@ impl Probes {
             health.ready.insert(container.id.clone(), ready || spec.readiness_probe.is_none());
         }
         let ip = runtime.sandbox().and_then(|s| s.ips.first().cloned());
-        let ip = ip.or_else(|| self.node.facts.ips.first().cloned()).unwrap_or_else(|| "127.0.0.1".into());
+        let ip = ip
+            .or_else(|| self.node.facts.ips.first().cloned())
+            .unwrap_or_else(|| "127.0.0.1".into());
         let purposes = [Purpose::Startup, Purpose::Liveness, Purpose::Readiness];
         purposes
             .into_iter()
@@ -170,7 +191,8 @@ impl Task {
     async fn run(self) {
         let period = Duration::from_secs(seconds(self.probe.period_seconds, 10));
         let delay = Duration::from_secs(seconds(self.probe.initial_delay_seconds, 0));
-        let age = Duration::try_from(Timestamp::now().duration_since(self.started_at)).unwrap_or_default();
+        let age = Duration::try_from(Timestamp::now().duration_since(self.started_at))
+            .unwrap_or_default();
         tokio::time::sleep(delay.saturating_sub(age)).await;
         let mut counter = Counter::new(
             seconds(self.probe.success_threshold, 1),
@@ -181,7 +203,8 @@ impl Task {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            let started = self.health.lock().expect("no holder panics").started.get(&self.id).copied();
+            let started =
+                self.health.lock().expect("no holder panics").started.get(&self.id).copied();
             match (self.purpose, started.unwrap_or(true)) {
                 (Purpose::Startup, true) => return,
                 (Purpose::Liveness | Purpose::Readiness, false) => {
@@ -193,7 +216,8 @@ impl Task {
                 _ => {}
             }
             let timeout = Duration::from_secs(seconds(self.probe.timeout_seconds, 1));
-            let result = check::run(&self.node, &self.spec, &self.id, &self.ip, &self.probe, timeout).await;
+            let result =
+                check::run(&self.node, &self.spec, &self.id, &self.ip, &self.probe, timeout).await;
             if let Err(why) = &result {
                 self.complain(why);
             }

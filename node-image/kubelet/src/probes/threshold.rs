@@ -55,7 +55,8 @@ mod tests {
         let (s, f) = (Some(Outcome::Success), Some(Outcome::Failure));
         assert_eq!(outcomes, [None, None, None, None, s, None, None, f, f]);
         let mut liveness = Counter::new(1, 2, true);
-        let outcomes: Vec<_> = [false, false, false, false].into_iter().map(|r| liveness.observe(r)).collect();
+        let outcomes: Vec<_> =
+            [false, false, false, false].into_iter().map(|r| liveness.observe(r)).collect();
         assert_eq!(outcomes, [None, f, None, f]);
     }
 }

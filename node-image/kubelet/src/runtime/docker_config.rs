@@ -33,7 +33,11 @@ fn split(image: &str) -> (&str, &str) {
 fn matches(server: &str, image: &str) -> bool {
     let server = server.trim_start_matches("https://").trim_start_matches("http://");
     let (host, prefix) = server.split_once('/').unwrap_or((server, ""));
-    let host = if host == "index.docker.io" || host == "registry-1.docker.io" { "docker.io" } else { host };
+    let host = if host == "index.docker.io" || host == "registry-1.docker.io" {
+        "docker.io"
+    } else {
+        host
+    };
     let prefix = prefix.trim_end_matches('/');
     let (image_host, path) = split(image);
     let host_fits = match host.strip_prefix("*.") {
@@ -49,11 +53,14 @@ pub fn credentials(secret: &Secret, image: &str) -> Vec<AuthConfig> {
     let data = secret.data.as_ref();
     let get = |key: &str| data.and_then(|d| d.get(key)).map(|b| b.0.as_slice());
     let auths = match (get(".dockerconfigjson"), get(".dockercfg")) {
-        (Some(text), _) => serde_json::from_slice::<DockerConfig>(text).map(|c| c.auths).unwrap_or_default(),
+        (Some(text), _) => {
+            serde_json::from_slice::<DockerConfig>(text).map(|c| c.auths).unwrap_or_default()
+        }
         (None, Some(text)) => serde_json::from_slice(text).unwrap_or_default(),
         (None, None) => BTreeMap::new(),
     };
-    let mut found: Vec<_> = auths.into_iter().filter(|(server, _)| matches(server, image)).collect();
+    let mut found: Vec<_> =
+        auths.into_iter().filter(|(server, _)| matches(server, image)).collect();
     found.sort_by_key(|(server, _)| std::cmp::Reverse(server.len()));
     found.into_iter().map(|(server, entry)| auth(server, entry)).collect()
 }
@@ -80,7 +87,10 @@ mod tests {
     fn the_right_registry_is_used() {
         let config = r#"{"auths": {"https://index.docker.io/v1/": {"auth": "dTpw"},
             "reg.example:5000": {"username": "a", "password": "b"}}}"#;
-        let data = BTreeMap::from([(".dockerconfigjson".to_owned(), k8s_openapi::ByteString(config.into()))]);
+        let data = BTreeMap::from([(
+            ".dockerconfigjson".to_owned(),
+            k8s_openapi::ByteString(config.into()),
+        )]);
         let secret = Secret { data: Some(data), ..Default::default() };
         let found = credentials(&secret, "busybox:1");
         assert_eq!((found[0].username.as_str(), found[0].password.as_str()), ("u", "p"));

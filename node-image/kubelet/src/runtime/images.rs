@@ -54,7 +54,11 @@ fn policy(container: &Container) -> &str {
 /// The reference with `:latest` when it has neither tag nor digest.
 pub fn tagged(image: &str) -> String {
     let last = image.rsplit('/').next().unwrap_or(image);
-    if last.contains(':') || image.contains('@') { image.to_owned() } else { format!("{image}:latest") }
+    if last.contains(':') || image.contains('@') {
+        image.to_owned()
+    } else {
+        format!("{image}:latest")
+    }
 }
 
 /// Whether the text can be an image reference at all.
@@ -72,7 +76,11 @@ fn is_reference(image: &str) -> bool {
 }
 
 fn spec(image: &str) -> pb::ImageSpec {
-    pb::ImageSpec { image: image.to_owned(), user_specified_image: image.to_owned(), ..Default::default() }
+    pb::ImageSpec {
+        image: image.to_owned(),
+        user_specified_image: image.to_owned(),
+        ..Default::default()
+    }
 }
 
 impl Images {
@@ -106,7 +114,8 @@ impl Images {
     ) -> Result<Present, Unavailable> {
         let image = tagged(container.image.as_deref().unwrap_or_default());
         if !is_reference(&image) {
-            let message = format!("Failed to apply default image tag {image:?}: couldn't parse image name");
+            let message =
+                format!("Failed to apply default image tag {image:?}: couldn't parse image name");
             return Err(Unavailable { reason: "InvalidImageName", message });
         }
         let inspect = |e: cri::Error| Unavailable {
@@ -117,7 +126,8 @@ impl Images {
         match (policy(container), have) {
             ("IfNotPresent" | "Never", Some(found)) => return Ok(present(found, None)),
             ("Never", None) => {
-                let message = format!("Container image {image:?} is not present with pull policy of Never");
+                let message =
+                    format!("Container image {image:?} is not present with pull policy of Never");
                 return Err(Unavailable { reason: "ErrImageNeverPull", message });
             }
             _ => {}
@@ -136,15 +146,21 @@ impl Images {
             return Err(Unavailable { reason: "ErrImagePull", message });
         }
         self.backoff.lock().expect("no holder panics").remove(&image);
-        let found = self.status(&image).await.map_err(inspect)?.unwrap_or_else(|| pb::Image {
-            id: image.clone(),
-            ..Default::default()
-        });
+        let found = self
+            .status(&image)
+            .await
+            .map_err(inspect)?
+            .unwrap_or_else(|| pb::Image { id: image.clone(), ..Default::default() });
         let took = (started.elapsed(), found.size);
         Ok(present(found, Some(took)))
     }
 
-    async fn pull(&self, image: &str, auths: &[pb::AuthConfig], sandbox: &pb::PodSandboxConfig) -> cri::Result<()> {
+    async fn pull(
+        &self,
+        image: &str,
+        auths: &[pb::AuthConfig],
+        sandbox: &pb::PodSandboxConfig,
+    ) -> cri::Result<()> {
         let mut last = None;
         let anonymous = [None];
         let tries = auths.iter().map(Some).collect::<Vec<_>>();
@@ -175,7 +191,8 @@ impl Images {
     /// # Errors
     /// When the runtime does not list its images or containers.
     pub async fn remove_unused(&self, bytes: u64, min_age: Duration) -> cri::Result<u64> {
-        let containers = self.runtime.list_containers(pb::ListContainersRequest::default()).await?.containers;
+        let containers =
+            self.runtime.list_containers(pb::ListContainersRequest::default()).await?.containers;
         let mut used = HashSet::new();
         for container in containers {
             used.insert(container.image_ref);
@@ -184,14 +201,16 @@ impl Images {
         }
         let images = self.runtime.list_images(pb::ListImagesRequest::default()).await?.images;
         let in_use = |i: &pb::Image| {
-            used.contains(&i.id) || i.repo_tags.iter().chain(&i.repo_digests).any(|name| used.contains(name))
+            used.contains(&i.id)
+                || i.repo_tags.iter().chain(&i.repo_digests).any(|name| used.contains(name))
         };
         let idle: Vec<_> = images.into_iter().filter(|i| !i.pinned && !in_use(i)).collect();
         let candidates = {
             let mut since = self.unused_since.lock().expect("no holder panics");
             since.retain(|id, _| idle.iter().any(|i| i.id == *id));
             let now = Instant::now();
-            let mut old: Vec<_> = idle.into_iter().map(|i| (*since.entry(i.id.clone()).or_insert(now), i)).collect();
+            let mut old: Vec<_> =
+                idle.into_iter().map(|i| (*since.entry(i.id.clone()).or_insert(now), i)).collect();
             old.retain(|(at, _)| now.duration_since(*at) >= min_age);
             old.sort_by_key(|(at, _)| *at);
             old
@@ -202,7 +221,9 @@ impl Images {
                 break;
             }
             tracing::info!(image.id, image.bytes = image.size, "removing an unused image");
-            self.runtime.remove_image(pb::RemoveImageRequest { image: Some(spec(&image.id)) }).await?;
+            self.runtime
+                .remove_image(pb::RemoveImageRequest { image: Some(spec(&image.id)) })
+                .await?;
             freed += image.size;
         }
         Ok(freed)
@@ -210,7 +231,12 @@ impl Images {
 }
 
 fn present(image: pb::Image, pulled: Option<(Duration, u64)>) -> Present {
-    Present { reference: image.id, uid: image.uid.map(|u| u.value), username: image.username, pulled }
+    Present {
+        reference: image.id,
+        uid: image.uid.map(|u| u.value),
+        username: image.username,
+        pulled,
+    }
 }
 
 #[cfg(test)]

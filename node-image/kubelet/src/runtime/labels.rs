@@ -52,9 +52,14 @@ pub fn container(pod: &Pod, name: &str) -> HashMap<String, String> {
 }
 
 /// Annotations of a container, from which it can be understood without its pod.
-pub fn container_annotations(pod: &Pod, container: &Container, attempt: u32) -> HashMap<String, String> {
+pub fn container_annotations(
+    pod: &Pod,
+    container: &Container,
+    attempt: u32,
+) -> HashMap<String, String> {
     let grace = containers::spec(pod).termination_grace_period_seconds.unwrap_or(30);
-    let path = container.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".into());
+    let path =
+        container.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".into());
     let policy = container.termination_message_policy.clone().unwrap_or_else(|| "File".into());
     [
         (HASH, containers::hash(container)),

@@ -24,7 +24,9 @@ pub fn file(container: &str, attempt: u32) -> String {
 
 /// Removes a container's log with its rotated parts.
 pub fn remove(path: &Path) {
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str())) else { return };
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str())) else {
+        return;
+    };
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let file = entry.file_name();
         let file = file.to_string_lossy();
@@ -49,7 +51,13 @@ fn surplus(mut rotated: Vec<PathBuf>, keep: usize) -> Vec<PathBuf> {
 /// # Errors
 /// When the file cannot be renamed or the runtime does not open a new one; the old name is
 /// restored then.
-pub async fn rotate(runtime: &Runtime, id: &str, path: &Path, max_bytes: u64, max_files: usize) -> anyhow::Result<()> {
+pub async fn rotate(
+    runtime: &Runtime,
+    id: &str,
+    path: &Path,
+    max_bytes: u64,
+    max_files: usize,
+) -> anyhow::Result<()> {
     let size = match tokio::fs::metadata(path).await {
         Ok(meta) => meta.len(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

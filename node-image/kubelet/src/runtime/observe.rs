@@ -114,7 +114,11 @@ fn by_uid(uid: &str) -> HashMap<String, String> {
 fn container(listed: &pb::Container, status: pb::ContainerStatus) -> Container {
     let metadata = status.metadata.clone().unwrap_or_default();
     let image = status.image.clone().unwrap_or_default();
-    let user_image = if image.user_specified_image.is_empty() { image.image } else { image.user_specified_image };
+    let user_image = if image.user_specified_image.is_empty() {
+        image.image
+    } else {
+        image.user_specified_image
+    };
     Container {
         id: status.id.clone(),
         sandbox_id: listed.pod_sandbox_id.clone(),
@@ -148,7 +152,8 @@ pub async fn observe(runtime: &Runtime, uid: &str) -> cri::Result<Pod> {
         let ready = item.state() == pb::PodSandboxState::SandboxReady;
         let mut ips = Vec::new();
         if ready {
-            let request = pb::PodSandboxStatusRequest { pod_sandbox_id: item.id.clone(), verbose: false };
+            let request =
+                pb::PodSandboxStatusRequest { pod_sandbox_id: item.id.clone(), verbose: false };
             match runtime.pod_sandbox_status(request).await {
                 Ok(answer) => {
                     let network = answer.status.and_then(|s| s.network).unwrap_or_default();
@@ -171,7 +176,9 @@ pub async fn observe(runtime: &Runtime, uid: &str) -> cri::Result<Pod> {
     for item in list.containers {
         let request = pb::ContainerStatusRequest { container_id: item.id.clone(), verbose: false };
         match runtime.container_status(request).await {
-            Ok(answer) => pod.containers.extend(answer.status.map(|status| container(&item, status))),
+            Ok(answer) => {
+                pod.containers.extend(answer.status.map(|status| container(&item, status)))
+            }
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
         }

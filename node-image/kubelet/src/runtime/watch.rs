@@ -26,7 +26,11 @@ pub struct PodId {
     pub name: String,
 }
 
-/// All that the runtime has, by pod: state by id of sandbox or container.
+/// States of sandboxes are kept apart from those of containers by this much.
+const SANDBOX: i32 = 100;
+
+/// All that the runtime has, by pod: state by id. Of containers it is the number of the
+/// runtime's state, of sandboxes a larger one.
 pub type World = BTreeMap<PodId, BTreeMap<String, i32>>;
 
 /// Lists everything that carries a pod's labels.
@@ -47,9 +51,10 @@ pub async fn list(runtime: &Runtime) -> cri::Result<World> {
         }
     };
     for sandbox in runtime.list_pod_sandbox(pb::ListPodSandboxRequest::default()).await?.items {
-        add(&sandbox.labels, sandbox.id, sandbox.state);
+        add(&sandbox.labels, sandbox.id, SANDBOX + sandbox.state);
     }
-    for container in runtime.list_containers(pb::ListContainersRequest::default()).await?.containers {
+    for container in runtime.list_containers(pb::ListContainersRequest::default()).await?.containers
+    {
         add(&container.labels, container.id, container.state);
     }
     Ok(world)
@@ -58,14 +63,22 @@ pub async fn list(runtime: &Runtime) -> cri::Result<World> {
 /// The uids of pods in which something differs.
 pub fn changed(before: &World, after: &World) -> BTreeSet<String> {
     let differs = |a: &World, b: &World| -> Vec<String> {
-        a.iter().filter(|(pod, state)| b.get(*pod) != Some(state)).map(|(pod, _)| pod.uid.clone()).collect()
+        a.iter()
+            .filter(|(pod, state)| b.get(*pod) != Some(state))
+            .map(|(pod, _)| pod.uid.clone())
+            .collect()
     };
     differs(before, after).into_iter().chain(differs(after, before)).collect()
 }
 
 /// Runs for ever: calls `ring` with the uid of each pod that changed and `seen` with each
 /// complete list.
-pub async fn run(runtime: Runtime, stop: CancellationToken, ring: impl Fn(&str), seen: impl Fn(&World)) {
+pub async fn run(
+    runtime: Runtime,
+    stop: CancellationToken,
+    ring: impl Fn(&str),
+    seen: impl Fn(&World),
+) {
     let mut world = World::new();
     let mut failing = false;
     let mut tick = tokio::time::interval(PERIOD);
@@ -127,8 +140,16 @@ mod tests {
     fn changes_are_found_in_both_directions() {
         let pod = |uid: &str| PodId { uid: uid.into(), ..Default::default() };
         let state = |s: i32| BTreeMap::from([("c".to_owned(), s)]);
-        let before = World::from([(pod("same"), state(1)), (pod("exits"), state(1)), (pod("goes"), state(2))]);
-        let after = World::from([(pod("same"), state(1)), (pod("exits"), state(2)), (pod("comes"), state(1))]);
+        let before = World::from([
+            (pod("same"), state(1)),
+            (pod("exits"), state(1)),
+            (pod("goes"), state(2)),
+        ]);
+        let after = World::from([
+            (pod("same"), state(1)),
+            (pod("exits"), state(2)),
+            (pod("comes"), state(1)),
+        ]);
         let uids: Vec<_> = changed(&before, &after).into_iter().collect();
         assert_eq!(uids, ["comes", "exits", "goes"]);
     }

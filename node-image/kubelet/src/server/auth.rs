@@ -2,7 +2,9 @@
 
 use http::{HeaderMap, Method, StatusCode, header};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+};
 use kube::Api;
 use kube::api::PostParams;
 use rustls::ServerConnection;
@@ -26,7 +28,8 @@ pub fn from_certificate(connection: &ServerConnection) -> Option<Caller> {
     let (_, cert) = X509Certificate::from_der(first).ok()?;
     let subject = cert.subject();
     let user = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
-    let groups = subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
+    let groups =
+        subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
     Some(Caller { user, groups })
 }
 
@@ -79,7 +82,9 @@ pub async fn check(
 ) -> Result<(), (StatusCode, String)> {
     let caller = match certificate {
         Some(caller) => caller.clone(),
-        None => from_token(node, headers).await.ok_or((StatusCode::UNAUTHORIZED, "Unauthorized".to_owned()))?,
+        None => from_token(node, headers)
+            .await
+            .ok_or((StatusCode::UNAUTHORIZED, "Unauthorized".to_owned()))?,
     };
     let all = node.config.authorization == AuthorizationMode::AlwaysAllow;
     if all || caller.groups.iter().any(|g| g == "system:masters") {
@@ -106,10 +111,14 @@ pub async fn check(
         Ok(answer) if answer.status.as_ref().is_some_and(|s| s.allowed) => Ok(()),
         Ok(_) => {
             let (user, verb) = (&caller.user, verb(method));
-            let what = format!("Forbidden (user={user}, verb={verb}, resource=nodes, subresource={subresource})");
+            let what = format!(
+                "Forbidden (user={user}, verb={verb}, resource=nodes, subresource={subresource})"
+            );
             Err((StatusCode::FORBIDDEN, what))
         }
-        Err(error) => Err((StatusCode::INTERNAL_SERVER_ERROR, format!("Authorization error: {error}"))),
+        Err(error) => {
+            Err((StatusCode::INTERNAL_SERVER_ERROR, format!("Authorization error: {error}")))
+        }
     }
 }
 

@@ -157,7 +157,10 @@ mod tests {
         assert_eq!(print(Options::default()), "one\ntwo\nthree\n");
         let timestamps = print(Options { timestamps: true, ..Default::default() });
         assert!(timestamps.ends_with("2026-01-01T00:00:03Z three\n"));
-        assert_eq!(print(Options { since: "2026-01-01T00:00:02Z".parse().ok(), ..Default::default() }), "two\nthree\n");
+        assert_eq!(
+            print(Options { since: "2026-01-01T00:00:02Z".parse().ok(), ..Default::default() }),
+            "two\nthree\n"
+        );
         assert_eq!(print(Options { limit_bytes: Some(6), ..Default::default() }), "one\ntw");
         assert_eq!(print(Options { stream: Some("stderr"), ..Default::default() }), "two\n");
     }

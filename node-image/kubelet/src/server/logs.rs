@@ -30,17 +30,23 @@ const CHECK: u32 = 5;
 fn options(query: &Query) -> Result<Options, String> {
     let number = |name: &str| match query.get(name) {
         None | Some("") => Ok(None),
-        Some(text) => text.parse::<i64>().map(Some).map_err(|_| format!("{name}: {text:?} is not a number")),
+        Some(text) => {
+            text.parse::<i64>().map(Some).map_err(|_| format!("{name}: {text:?} is not a number"))
+        }
     };
     let positive = |name: &str, least: i64| match number(name)? {
         Some(n) if n < least => Err(format!("{name}: must be at least {least}")),
         other => Ok(other.and_then(|n| usize::try_from(n).ok())),
     };
     let since = match (number("sinceSeconds")?, query.get("sinceTime").filter(|t| !t.is_empty())) {
-        (Some(_), Some(_)) => return Err("at most one of sinceTime or sinceSeconds may be specified".into()),
+        (Some(_), Some(_)) => {
+            return Err("at most one of sinceTime or sinceSeconds may be specified".into());
+        }
         (Some(n), None) if n < 1 => return Err("sinceSeconds: must be at least 1".into()),
         (Some(n), None) => Some(Timestamp::now() - SignedDuration::from_secs(n)),
-        (None, Some(time)) => Some(time.parse().map_err(|_| format!("sinceTime: {time:?} is not a time"))?),
+        (None, Some(time)) => {
+            Some(time.parse().map_err(|_| format!("sinceTime: {time:?} is not a time"))?)
+        }
         (None, None) => None,
     };
     Ok(Options {
@@ -64,7 +70,9 @@ fn no_log(pod: &Pod, name: &str, previous: bool) -> String {
         return format!("previous terminated container \"{name}\" in pod \"{pod_name}\" not found");
     }
     let status = pod.status.as_ref();
-    let lists = status.map(|s| [&s.container_statuses, &s.init_container_statuses, &s.ephemeral_container_statuses]);
+    let lists = status.map(|s| {
+        [&s.container_statuses, &s.init_container_statuses, &s.ephemeral_container_statuses]
+    });
     let found = lists.into_iter().flatten().flatten().flatten().find(|s| s.name == name);
     let waiting = found.and_then(|s| s.state.as_ref()?.waiting.as_ref());
     match waiting {
@@ -89,7 +97,12 @@ fn last_id(pod: &Pod, name: &str) -> Option<String> {
 }
 
 /// The log file, and the container's id while it runs.
-fn choose(pod: &Pod, runtime: &observe::Pod, name: &str, previous: bool) -> Result<(PathBuf, Option<String>), String> {
+fn choose(
+    pod: &Pod,
+    runtime: &observe::Pod,
+    name: &str,
+    previous: bool,
+) -> Result<(PathBuf, Option<String>), String> {
     let found = if previous {
         let id = last_id(pod, name).unwrap_or_default();
         runtime.named(name).find(|c| c.id == id)
@@ -102,7 +115,13 @@ fn choose(pod: &Pod, runtime: &observe::Pod, name: &str, previous: bool) -> Resu
 }
 
 /// Serves the request.
-pub async fn serve(node: &Arc<Node>, namespace: &str, name: &str, container: &str, query: &Query) -> Response<Body> {
+pub async fn serve(
+    node: &Arc<Node>,
+    namespace: &str,
+    name: &str,
+    container: &str,
+    query: &Query,
+) -> Response<Body> {
     let options = match options(query) {
         Ok(options) => options,
         Err(why) => return text(StatusCode::UNPROCESSABLE_ENTITY, why),
@@ -112,7 +131,10 @@ pub async fn serve(node: &Arc<Node>, namespace: &str, name: &str, container: &st
         Err(refusal) => return refusal,
     };
     if containers::find(&pod, container).is_none() {
-        return text(StatusCode::NOT_FOUND, format!("container \"{container}\" not found in pod \"{name}\""));
+        return text(
+            StatusCode::NOT_FOUND,
+            format!("container \"{container}\" not found in pod \"{name}\""),
+        );
     }
     let runtime = match observe::observe(&node.runtime, containers::uid(&pod)).await {
         Ok(runtime) => runtime,
@@ -130,7 +152,9 @@ pub async fn serve(node: &Arc<Node>, namespace: &str, name: &str, container: &st
         chunk.map(Frame::data).map_err(Box::<dyn std::error::Error + Send + Sync>::from)
     });
     let mut response = Response::new(StreamBody::new(frames).boxed());
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));
     response
 }
 
@@ -173,7 +197,11 @@ impl Reader {
 
     async fn copy(&mut self) -> std::io::Result<()> {
         let mut file = match open(&self.path, self.options.tail_lines).await {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.running.is_some() => self.wait_for_file().await?,
+            Err(error)
+                if error.kind() == std::io::ErrorKind::NotFound && self.running.is_some() =>
+            {
+                self.wait_for_file().await?
+            }
             other => other?,
         };
         let mut printer = Printer::new(self.options.clone());
@@ -212,7 +240,9 @@ impl Reader {
     async fn wait_for_file(&mut self) -> std::io::Result<tokio::fs::File> {
         loop {
             match open(&self.path, None).await {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.still_runs().await => {
+                Err(error)
+                    if error.kind() == std::io::ErrorKind::NotFound && self.still_runs().await =>
+                {
                     tokio::time::sleep(PERIOD).await;
                 }
                 other => return other,
@@ -234,7 +264,9 @@ impl Reader {
         let Some(id) = &self.running else { return false };
         let request = pb::ContainerStatusRequest { container_id: id.clone(), verbose: false };
         match self.node.runtime.container_status(request).await {
-            Ok(answer) => answer.status.is_some_and(|s| s.state() == pb::ContainerState::ContainerRunning),
+            Ok(answer) => {
+                answer.status.is_some_and(|s| s.state() == pb::ContainerState::ContainerRunning)
+            }
             Err(error) => !error.is_not_found(),
         }
     }

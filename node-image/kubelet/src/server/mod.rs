@@ -56,8 +56,14 @@ fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Res
 ///
 /// # Errors
 /// When the port or the certificate cannot be used.
-pub async fn run(node: Arc<Node>, listener: TcpListener, pair: crate::certs::serving::Pair, stop: CancellationToken) -> anyhow::Result<()> {
-    let config = tls::config(pair, node.config.client_ca_file.as_deref()).context("preparing the server's TLS")?;
+pub async fn run(
+    node: Arc<Node>,
+    listener: TcpListener,
+    pair: crate::certs::serving::Pair,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let config = tls::config(pair, node.config.client_ca_file.as_deref())
+        .context("preparing the server's TLS")?;
     let acceptor = TlsAcceptor::from(Arc::new(config));
     loop {
         let stream = tokio::select! {
@@ -75,10 +81,13 @@ pub async fn run(node: Arc<Node>, listener: TcpListener, pair: crate::certs::ser
         tokio::spawn(async move {
             // A peer that gives up its handshake is not worth a word.
             let Ok(stream) = acceptor.accept(stream).await else { return };
-            let peer: Arc<Option<auth::Caller>> = Arc::new(auth::from_certificate(stream.get_ref().1));
+            let peer: Arc<Option<auth::Caller>> =
+                Arc::new(auth::from_certificate(stream.get_ref().1));
             let service = service_fn(move |request| {
                 let (node, peer) = (node.clone(), peer.clone());
-                async move { Ok::<_, Infallible>(router::serve(&node, peer.as_ref().as_ref(), request).await) }
+                async move {
+                    Ok::<_, Infallible>(router::serve(&node, peer.as_ref().as_ref(), request).await)
+                }
             });
             let served = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())

@@ -25,7 +25,8 @@ fn decode(text: &str) -> String {
             b'+' => out.push(b' '),
             b'%' => {
                 let mut ahead = bytes.clone();
-                let hex = [ahead.next(), ahead.next()].map(|b| b.and_then(|b| char::from(b).to_digit(16)));
+                let hex = [ahead.next(), ahead.next()]
+                    .map(|b| b.and_then(|b| char::from(b).to_digit(16)));
                 if let [Some(high), Some(low)] = hex {
                     out.push((high * 16 + low) as u8);
                     bytes = ahead;
@@ -43,7 +44,12 @@ impl Query {
     /// Parses what comes after the `?`.
     pub fn parse(text: &str) -> Self {
         let pairs = text.split('&').filter(|p| !p.is_empty());
-        Self(pairs.map(|p| p.split_once('=').unwrap_or((p, ""))).map(|(k, v)| (decode(k), decode(v))).collect())
+        Self(
+            pairs
+                .map(|p| p.split_once('=').unwrap_or((p, "")))
+                .map(|(k, v)| (decode(k), decode(v)))
+                .collect(),
+        )
     }
 
     /// The first value of a name.
@@ -63,7 +69,12 @@ impl Query {
 }
 
 /// Finds a pod of this node; `uid` as a further check when given.
-pub fn find_pod(node: &Node, namespace: &str, name: &str, uid: Option<&str>) -> Result<Arc<Pod>, Response<Body>> {
+pub fn find_pod(
+    node: &Node,
+    namespace: &str,
+    name: &str,
+    uid: Option<&str>,
+) -> Result<Arc<Pod>, Response<Body>> {
     let found = node.pods.get(&ObjectKey::new(namespace, name));
     found
         .filter(|pod| uid.is_none_or(|uid| containers::uid(pod) == uid))
@@ -77,9 +88,15 @@ fn pod_list(node: &Node) -> Response<Body> {
 }
 
 /// Serves one request.
-pub async fn serve(node: &Arc<Node>, certificate: Option<&auth::Caller>, request: Request<Incoming>) -> Response<Body> {
+pub async fn serve(
+    node: &Arc<Node>,
+    certificate: Option<&auth::Caller>,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let path = request.uri().path().to_owned();
-    if let Err((status, why)) = auth::check(node, certificate, request.method(), &path, request.headers()).await {
+    if let Err((status, why)) =
+        auth::check(node, certificate, request.method(), &path, request.headers()).await
+    {
         return text(status, why);
     }
     let query = Query::parse(request.uri().query().unwrap_or_default());
@@ -97,22 +114,39 @@ pub async fn serve(node: &Arc<Node>, certificate: Option<&auth::Caller>, request
             logs::serve(node, namespace, pod, container, &query).await
         }
         ["exec", namespace, pod, container] => {
-            streams::serve(node, (namespace, pod, None), Stream::Exec(container), &query, request).await
+            streams::serve(node, (namespace, pod, None), Stream::Exec(container), &query, request)
+                .await
         }
         ["exec", namespace, pod, uid, container] => {
-            streams::serve(node, (namespace, pod, Some(uid)), Stream::Exec(container), &query, request).await
+            streams::serve(
+                node,
+                (namespace, pod, Some(uid)),
+                Stream::Exec(container),
+                &query,
+                request,
+            )
+            .await
         }
         ["attach", namespace, pod, container] => {
-            streams::serve(node, (namespace, pod, None), Stream::Attach(container), &query, request).await
+            streams::serve(node, (namespace, pod, None), Stream::Attach(container), &query, request)
+                .await
         }
         ["attach", namespace, pod, uid, container] => {
-            streams::serve(node, (namespace, pod, Some(uid)), Stream::Attach(container), &query, request).await
+            streams::serve(
+                node,
+                (namespace, pod, Some(uid)),
+                Stream::Attach(container),
+                &query,
+                request,
+            )
+            .await
         }
         ["portForward", namespace, pod] => {
             streams::serve(node, (namespace, pod, None), Stream::PortForward, &query, request).await
         }
         ["portForward", namespace, pod, uid] => {
-            streams::serve(node, (namespace, pod, Some(uid)), Stream::PortForward, &query, request).await
+            streams::serve(node, (namespace, pod, Some(uid)), Stream::PortForward, &query, request)
+                .await
         }
         ["run", namespace, pod, container] if *request.method() == Method::POST => {
             streams::run(node, (namespace, pod, container), &query).await

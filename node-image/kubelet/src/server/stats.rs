@@ -19,7 +19,8 @@ fn node_cpu(stat: &str) -> Option<u64> {
     let line = stat.lines().find_map(|l| l.strip_prefix("cpu "))?;
     let fields: Vec<u64> = line.split_whitespace().filter_map(|f| f.parse().ok()).collect();
     // All but idle and waiting for I/O, in hundredths of a second.
-    let busy: u64 = fields.iter().take(8).enumerate().filter(|(i, _)| *i != 3 && *i != 4).map(|(_, v)| v).sum();
+    let busy: u64 =
+        fields.iter().take(8).enumerate().filter(|(i, _)| *i != 3 && *i != 4).map(|(_, v)| v).sum();
     Some(busy * 10_000_000)
 }
 
@@ -33,8 +34,11 @@ async fn by_pod(node: &Node) -> BTreeMap<PodId, Vec<pb::ContainerStats>> {
     for stats in answer.map(|a| a.stats).unwrap_or_default() {
         let Some(attributes) = &stats.attributes else { continue };
         let get = |key: &str| attributes.labels.get(key).cloned().unwrap_or_default();
-        let pod =
-            PodId { uid: get(labels::POD_UID), namespace: get(labels::POD_NAMESPACE), name: get(labels::POD_NAME) };
+        let pod = PodId {
+            uid: get(labels::POD_UID),
+            namespace: get(labels::POD_NAMESPACE),
+            name: get(labels::POD_NAME),
+        };
         pods.entry(pod).or_default().push(stats);
     }
     pods
@@ -111,7 +115,10 @@ pub async fn resource_metrics(node: &Arc<Node>) -> Response<Body> {
     let used: u64 = u64::try_from(node.memory - machine::available_memory()).unwrap_or(0);
     let _ = writeln!(out, "# TYPE node_cpu_usage_seconds_total counter");
     let _ = writeln!(out, "node_cpu_usage_seconds_total {}", seconds(node_cpu(&stat).unwrap_or(0)));
-    let _ = writeln!(out, "# TYPE node_memory_working_set_bytes gauge\nnode_memory_working_set_bytes {used}");
+    let _ = writeln!(
+        out,
+        "# TYPE node_memory_working_set_bytes gauge\nnode_memory_working_set_bytes {used}"
+    );
     let (mut cpus, mut memories, mut pod_cpus, mut pod_memories) = Default::default();
     let line = |to: &mut String, name: &str, labels: &str, value: &dyn std::fmt::Display| {
         let _ = writeln!(to, "{name}{{{labels}}} {value}");

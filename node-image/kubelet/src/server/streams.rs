@@ -52,12 +52,20 @@ fn options(query: &Query) -> Result<(bool, bool, bool, bool), Refusal> {
     // A terminal has one output.
     let stderr = query.flag(&["error", "stderr"]) && !tty;
     if !stdin && !stdout && !stderr {
-        return Err(refuse(StatusCode::BAD_REQUEST, "you must specify at least 1 of stdin, stdout, stderr"));
+        return Err(refuse(
+            StatusCode::BAD_REQUEST,
+            "you must specify at least 1 of stdin, stdout, stderr",
+        ));
     }
     Ok((tty, stdin, stdout, stderr))
 }
 
-async fn prepare(node: &Node, pod: &Pod, stream: Stream<'_>, query: &Query) -> Result<String, Refusal> {
+async fn prepare(
+    node: &Node,
+    pod: &Pod,
+    stream: Stream<'_>,
+    query: &Query,
+) -> Result<String, Refusal> {
     let failed = |e: cri::Error| refuse(StatusCode::INTERNAL_SERVER_ERROR, e);
     match stream {
         Stream::Exec(container) => {
@@ -72,13 +80,16 @@ async fn prepare(node: &Node, pod: &Pod, stream: Stream<'_>, query: &Query) -> R
             let container_id = running(node, pod, container).await?;
             // Whether the process has a terminal was decided when it was made.
             let tty = containers::find(pod, container).is_some_and(|(_, c)| c.tty == Some(true));
-            let request = pb::AttachRequest { container_id, stdin, tty, stdout, stderr: stderr && !tty };
+            let request =
+                pb::AttachRequest { container_id, stdin, tty, stdout, stderr: stderr && !tty };
             Ok(node.runtime.attach(request).await.map_err(failed)?.url)
         }
         Stream::PortForward => {
-            let runtime = observe::observe(&node.runtime, containers::uid(pod)).await.map_err(failed)?;
+            let runtime =
+                observe::observe(&node.runtime, containers::uid(pod)).await.map_err(failed)?;
             let sandbox = runtime.sandbox().filter(|s| s.ready);
-            let sandbox = sandbox.ok_or_else(|| refuse(StatusCode::NOT_FOUND, "the pod's sandbox is not running"))?;
+            let sandbox = sandbox
+                .ok_or_else(|| refuse(StatusCode::NOT_FOUND, "the pod's sandbox is not running"))?;
             let port = query.all("port").iter().filter_map(|p| p.parse().ok()).collect();
             let request = pb::PortForwardRequest { pod_sandbox_id: sandbox.id.clone(), port };
             Ok(node.runtime.port_forward(request).await.map_err(failed)?.url)
@@ -103,18 +114,31 @@ pub async fn serve(
     }
     match prepare(node, &pod, stream, query).await {
         Ok(url) => join(&url, request).await.unwrap_or_else(|why| {
-            refuse(StatusCode::INTERNAL_SERVER_ERROR, format!("joining the runtime's stream: {why}"))
+            refuse(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("joining the runtime's stream: {why}"),
+            )
         }),
         Err(refusal) => refusal,
     }
 }
 
 /// The request as the runtime's streaming server gets it.
-fn onward(method: Method, uri: &Uri, headers: &HeaderMap) -> Result<Request<Empty<Bytes>>, http::Error> {
+fn onward(
+    method: Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<Request<Empty<Bytes>>, http::Error> {
     let path = uri.path_and_query().map_or("/", |p| p.as_str());
     let mut request = Request::builder().method(method).uri(path).body(Empty::new())?;
     for (name, value) in headers {
-        if !matches!(*name, header::HOST | header::AUTHORIZATION | header::CONTENT_LENGTH | header::TRANSFER_ENCODING) {
+        if !matches!(
+            *name,
+            header::HOST
+                | header::AUTHORIZATION
+                | header::CONTENT_LENGTH
+                | header::TRANSFER_ENCODING
+        ) {
             request.headers_mut().append(name, value.clone());
         }
     }
@@ -132,7 +156,8 @@ async fn join(url: &str, mut request: Request<Incoming>) -> anyhow::Result<Respo
     let host = uri.host().unwrap_or("127.0.0.1").trim_matches(['[', ']']).to_owned();
     let backend = TcpStream::connect((host.as_str(), uri.port_u16().unwrap_or(80))).await?;
     backend.set_nodelay(true)?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(backend)).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(backend)).await?;
     tokio::spawn(connection.with_upgrades());
     let onward = onward(request.method().clone(), &uri, request.headers())?;
     let mut response = sender.send_request(onward).await?;
@@ -153,11 +178,16 @@ async fn join(url: &str, mut request: Request<Incoming>) -> anyhow::Result<Respo
 }
 
 /// `/run`: a command to its end, with its output as the answer.
-pub async fn run(node: &Arc<Node>, (namespace, name, container): (&str, &str, &str), query: &Query) -> Response<Body> {
+pub async fn run(
+    node: &Arc<Node>,
+    (namespace, name, container): (&str, &str, &str),
+    query: &Query,
+) -> Response<Body> {
     let run = async {
         let pod = find_pod(node, namespace, name, None)?;
         let id = running(node, &pod, container).await?;
-        let cmd = query.get("cmd").unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+        let cmd =
+            query.get("cmd").unwrap_or_default().split_whitespace().map(str::to_owned).collect();
         let answer = node.runtime.exec_sync(&id, cmd, std::time::Duration::from_secs(60)).await;
         answer.map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e))
     };

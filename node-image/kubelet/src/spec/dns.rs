@@ -21,7 +21,9 @@ pub fn parse(text: &str) -> DnsConfig {
         let mut words = line.split_whitespace();
         match words.next() {
             Some("nameserver") => config.servers.extend(words.next().map(str::to_owned)),
-            Some("search") => config.searches = words.map(|w| w.trim_end_matches('.').to_owned()).collect(),
+            Some("search") => {
+                config.searches = words.map(|w| w.trim_end_matches('.').to_owned()).collect()
+            }
             Some("options") => config.options.extend(words.map(str::to_owned)),
             _ => {}
         }
@@ -86,7 +88,8 @@ pub fn hostname(pod: &Pod, domain: &str) -> (String, Option<String>) {
     if let Some(name) = spec.hostname_override.as_deref().filter(|n| !n.is_empty()) {
         return (name.to_owned(), None);
     }
-    let name = spec.hostname.as_deref().filter(|h| !h.is_empty()).unwrap_or_else(|| containers::name(pod));
+    let name =
+        spec.hostname.as_deref().filter(|h| !h.is_empty()).unwrap_or_else(|| containers::name(pod));
     // 63 is the longest label; a name may not end in what remains of a cut.
     let name = name.get(..63).unwrap_or(name).trim_end_matches(['-', '.']).to_owned();
     let subdomain = spec.subdomain.as_deref().filter(|s| !s.is_empty());
@@ -102,23 +105,37 @@ mod tests {
     use super::*;
 
     fn pod(spec: serde_json::Value) -> Pod {
-        serde_json::from_value(serde_json::json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec})).unwrap()
+        serde_json::from_value(
+            serde_json::json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec}),
+        )
+        .unwrap()
     }
 
     #[test]
     fn policies() {
-        let cluster = ClusterDns { servers: vec!["10.96.0.10".into()], domain: "cluster.local".into() };
+        let cluster =
+            ClusterDns { servers: vec!["10.96.0.10".into()], domain: "cluster.local".into() };
         let host = parse("# x\nnameserver 1.1.1.1\nsearch lan.\noptions edns0\n");
         let first = config(&pod(serde_json::json!({"containers": []})), &cluster, &host);
         assert_eq!(first.servers, ["10.96.0.10"]);
-        assert_eq!(first.searches, ["n.svc.cluster.local", "svc.cluster.local", "cluster.local", "lan"]);
+        assert_eq!(
+            first.searches,
+            ["n.svc.cluster.local", "svc.cluster.local", "cluster.local", "lan"]
+        );
         assert_eq!(first.options, ["ndots:5"]);
-        let hostnet = config(&pod(serde_json::json!({"containers": [], "hostNetwork": true})), &cluster, &host);
+        let hostnet = config(
+            &pod(serde_json::json!({"containers": [], "hostNetwork": true})),
+            &cluster,
+            &host,
+        );
         assert_eq!(hostnet, host);
         let own = serde_json::json!({"containers": [], "dnsPolicy": "None", "dnsConfig":
             {"nameservers": ["9.9.9.9"], "options": [{"name": "ndots", "value": "2"}, {"name": "rotate"}]}});
         let own = config(&pod(own), &cluster, &host);
-        assert_eq!((own.servers, own.options), (vec!["9.9.9.9".to_owned()], vec!["ndots:2".into(), "rotate".into()]));
+        assert_eq!(
+            (own.servers, own.options),
+            (vec!["9.9.9.9".to_owned()], vec!["ndots:2".into(), "rotate".into()])
+        );
     }
 
     #[test]

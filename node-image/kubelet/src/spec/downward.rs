@@ -34,7 +34,12 @@ fn subscript<'a>(path: &'a str, field: &str) -> Option<&'a str> {
 ///
 /// # Errors
 /// When the API does not allow the path.
-pub fn field(pod: &Pod, selector: &ObjectFieldSelector, node: &NodeFacts, pod_ips: &[String]) -> Result<String, String> {
+pub fn field(
+    pod: &Pod,
+    selector: &ObjectFieldSelector,
+    node: &NodeFacts,
+    pod_ips: &[String],
+) -> Result<String, String> {
     let meta = &pod.metadata;
     let path = selector.field_path.as_str();
     if let Some(key) = subscript(path, "metadata.labels") {
@@ -50,7 +55,9 @@ pub fn field(pod: &Pod, selector: &ObjectFieldSelector, node: &NodeFacts, pod_ip
         "metadata.labels" => lines(meta.labels.as_ref()),
         "metadata.annotations" => lines(meta.annotations.as_ref()),
         "spec.nodeName" => node.name.clone(),
-        "spec.serviceAccountName" => containers::spec(pod).service_account_name.clone().unwrap_or_default(),
+        "spec.serviceAccountName" => {
+            containers::spec(pod).service_account_name.clone().unwrap_or_default()
+        }
         "status.hostIP" => node.ips.first().cloned().unwrap_or_default(),
         "status.hostIPs" => node.ips.join(","),
         "status.podIP" => pod_ips.first().cloned().unwrap_or_default(),
@@ -63,7 +70,11 @@ pub fn field(pod: &Pod, selector: &ObjectFieldSelector, node: &NodeFacts, pod_ip
 ///
 /// # Errors
 /// When the API does not allow the resource.
-pub fn resource(selector: &ResourceFieldSelector, container: &Container, node: &NodeFacts) -> Result<String, String> {
+pub fn resource(
+    selector: &ResourceFieldSelector,
+    container: &Container,
+    node: &NodeFacts,
+) -> Result<String, String> {
     let (kind, name) = selector
         .resource
         .split_once('.')
@@ -95,7 +106,12 @@ mod tests {
             "spec": {"containers": [{"name": "c", "resources":
                 {"requests": {"cpu": "250m"}, "limits": {"memory": "64Mi"}}}]}}))
         .unwrap();
-        let node = NodeFacts { name: "w".into(), ips: vec!["10.0.1.5".into()], cpu_millis: 2000, memory: 1 << 30 };
+        let node = NodeFacts {
+            name: "w".into(),
+            ips: vec!["10.0.1.5".into()],
+            cpu_millis: 2000,
+            memory: 1 << 30,
+        };
         let get = |path: &str| {
             let selector = ObjectFieldSelector { field_path: path.into(), api_version: None };
             field(&pod, &selector, &node, &["10.244.0.9".into()])
@@ -106,8 +122,10 @@ mod tests {
         assert!(get("spec.foo").is_err());
         let c = &containers::app(&pod)[0];
         let res = |resource: &str, divisor: &str| {
-            let divisor = Some(k8s_openapi::apimachinery::pkg::api::resource::Quantity(divisor.into()));
-            let selector = ResourceFieldSelector { resource: resource.into(), divisor, container_name: None };
+            let divisor =
+                Some(k8s_openapi::apimachinery::pkg::api::resource::Quantity(divisor.into()));
+            let selector =
+                ResourceFieldSelector { resource: resource.into(), divisor, container_name: None };
             resource_of(&selector, c, &node)
         };
         fn resource_of(s: &ResourceFieldSelector, c: &Container, n: &NodeFacts) -> String {

@@ -15,7 +15,8 @@ pub fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
         if let Some(after) = rest.strip_prefix("$$") {
             out.push('$');
             rest = after;
-        } else if let Some((name, after)) = rest.strip_prefix("$(").and_then(|r| r.split_once(')')) {
+        } else if let Some((name, after)) = rest.strip_prefix("$(").and_then(|r| r.split_once(')'))
+        {
             match lookup(name) {
                 Some(value) => out.push_str(&value),
                 None => {
@@ -48,7 +49,9 @@ fn upper(name: &str) -> String {
 pub fn services(services: &[Service], namespace: &str, links: bool) -> BTreeMap<String, String> {
     let mut chosen: HashMap<&str, &Service> = HashMap::new();
     for service in services {
-        let (Some(name), Some(ns)) = (&service.metadata.name, &service.metadata.namespace) else { continue };
+        let (Some(name), Some(ns)) = (&service.metadata.name, &service.metadata.namespace) else {
+            continue;
+        };
         let master = ns == "default" && name == "kubernetes";
         if links && ns == namespace {
             chosen.insert(name, service);
@@ -70,7 +73,10 @@ pub fn services(services: &[Service], namespace: &str, links: bool) -> BTreeMap<
         let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
         for (index, port) in ports.iter().enumerate() {
             if let Some(port_name) = port.name.as_deref().filter(|n| !n.is_empty()) {
-                vars.insert(format!("{prefix}_SERVICE_PORT_{}", upper(port_name)), port.port.to_string());
+                vars.insert(
+                    format!("{prefix}_SERVICE_PORT_{}", upper(port_name)),
+                    port.port.to_string(),
+                );
             }
             let protocol = port.protocol.as_deref().unwrap_or("TCP");
             let url = format!("{}://{host}:{}", protocol.to_lowercase(), port.port);
@@ -108,14 +114,20 @@ mod tests {
                 "spec": {"clusterIP": ip, "ports": [{"name": "http", "port": 80}]}}))
             .unwrap()
         };
-        let all = [service("default", "kubernetes", "10.96.0.1"), service("n", "my-web", "10.96.0.9"),
-            service("n", "headless", "None"), service("other", "x", "10.96.0.8")];
+        let all = [
+            service("default", "kubernetes", "10.96.0.1"),
+            service("n", "my-web", "10.96.0.9"),
+            service("n", "headless", "None"),
+            service("other", "x", "10.96.0.8"),
+        ];
         let vars = services(&all, "n", true);
         assert_eq!(vars["MY_WEB_SERVICE_HOST"], "10.96.0.9");
         assert_eq!(vars["MY_WEB_SERVICE_PORT_HTTP"], "80");
         assert_eq!(vars["MY_WEB_PORT_80_TCP"], "tcp://10.96.0.9:80");
         assert_eq!(vars["KUBERNETES_SERVICE_HOST"], "10.96.0.1");
-        assert!(!vars.contains_key("X_SERVICE_HOST") && !vars.contains_key("HEADLESS_SERVICE_HOST"));
+        assert!(
+            !vars.contains_key("X_SERVICE_HOST") && !vars.contains_key("HEADLESS_SERVICE_HOST")
+        );
         assert!(!services(&all, "n", false).contains_key("MY_WEB_SERVICE_HOST"));
     }
 }

@@ -51,7 +51,8 @@ pub fn limit(container: &Container, resource: &str) -> Option<Quantity> {
 /// A container's request of `resource`; its limit when only that is given.
 pub fn request(container: &Container, resource: &str) -> Option<Quantity> {
     let resources = container.resources.as_ref()?;
-    amount(resources.requests.as_ref(), resource).or_else(|| amount(resources.limits.as_ref(), resource))
+    amount(resources.requests.as_ref(), resource)
+        .or_else(|| amount(resources.limits.as_ref(), resource))
 }
 
 /// The pod's class: from its status if the API server has set it, else worked out.
@@ -160,14 +161,22 @@ mod tests {
         assert_eq!(qos(&burstable), Qos::Burstable);
         let guaranteed = pod(serde_json::json!({"limits": {"cpu": "1", "memory": "1Gi"}}));
         assert_eq!(qos(&guaranteed), Qos::Guaranteed);
-        assert_eq!(cgroup_parent(&burstable, CgroupDriver::Cgroupfs, ""), "/kubepods/burstable/podu-1");
+        assert_eq!(
+            cgroup_parent(&burstable, CgroupDriver::Cgroupfs, ""),
+            "/kubepods/burstable/podu-1"
+        );
         assert_eq!(cgroup_parent(&guaranteed, CgroupDriver::Cgroupfs, "/x"), "/x/kubepods/podu-1");
-        assert_eq!(cgroup_parent(&burstable, CgroupDriver::Systemd, ""), "kubepods-burstable-podu_1.slice");
+        assert_eq!(
+            cgroup_parent(&burstable, CgroupDriver::Systemd, ""),
+            "kubepods-burstable-podu_1.slice"
+        );
     }
 
     #[test]
     fn cgroup_values() {
-        let pod = pod(serde_json::json!({"requests": {"cpu": "250m", "memory": "1Gi"}, "limits": {"cpu": "1500m"}}));
+        let pod = pod(
+            serde_json::json!({"requests": {"cpu": "250m", "memory": "1Gi"}, "limits": {"cpu": "1500m"}}),
+        );
         let linux = linux(&pod, &containers::app(&pod)[0], 4 << 30);
         assert_eq!((linux.cpu_shares, linux.cpu_quota, linux.cpu_period), (256, 150_000, 100_000));
         assert_eq!(linux.memory_limit_in_bytes, 0);

@@ -1,20 +1,33 @@
 //! Security contexts of pods and containers as the runtime takes them.
 
 use cri::pb::{
-    Capability, Int64Value, LinuxContainerSecurityContext, LinuxSandboxSecurityContext, NamespaceMode,
-    NamespaceOption, SecurityProfile, SupplementalGroupsPolicy, security_profile::ProfileType,
+    Capability, Int64Value, LinuxContainerSecurityContext, LinuxSandboxSecurityContext,
+    NamespaceMode, NamespaceOption, SecurityProfile, SupplementalGroupsPolicy,
+    security_profile::ProfileType,
 };
-use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Pod, SeccompProfile, SecurityContext};
+use k8s_openapi::api::core::v1::{
+    AppArmorProfile, Container, Pod, SeccompProfile, SecurityContext,
+};
 
 use super::containers;
 
 /// Paths of `/proc` and `/sys` that an unprivileged container does not see.
 const MASKED: &[&str] = &[
-    "/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-    "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
 ];
 /// Paths that it may only read.
-const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READ_ONLY: &[&str] =
+    &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 fn pod_context(pod: &Pod) -> k8s_openapi::api::core::v1::PodSecurityContext {
     containers::spec(pod).security_context.clone().unwrap_or_default()
@@ -27,7 +40,8 @@ fn own(container: &Container) -> SecurityContext {
 /// Which namespaces the pod shares with the node, and its containers with each other.
 pub fn namespaces(pod: &Pod) -> NamespaceOption {
     let spec = containers::spec(pod);
-    let node_or = |on: Option<bool>, other| if on == Some(true) { NamespaceMode::Node } else { other };
+    let node_or =
+        |on: Option<bool>, other| if on == Some(true) { NamespaceMode::Node } else { other };
     let shared = spec.share_process_namespace == Some(true);
     let pid = if shared { NamespaceMode::Pod } else { NamespaceMode::Container };
     NamespaceOption {
@@ -67,7 +81,8 @@ fn groups(pod: &Pod) -> (Vec<i64>, SupplementalGroupsPolicy) {
     let mut groups = context.supplemental_groups.unwrap_or_default();
     groups.extend(context.fs_group.filter(|g| !groups.contains(g)));
     let strict = context.supplemental_groups_policy.as_deref() == Some("Strict");
-    let policy = if strict { SupplementalGroupsPolicy::Strict } else { SupplementalGroupsPolicy::Merge };
+    let policy =
+        if strict { SupplementalGroupsPolicy::Strict } else { SupplementalGroupsPolicy::Merge };
     (groups, policy)
 }
 
@@ -92,7 +107,10 @@ pub fn sandbox(pod: &Pod) -> LinuxSandboxSecurityContext {
         supplemental_groups,
         supplemental_groups_policy: policy.into(),
         privileged: any_privileged(pod),
-        seccomp: Some(SecurityProfile { profile_type: ProfileType::RuntimeDefault.into(), localhost_ref: String::new() }),
+        seccomp: Some(SecurityProfile {
+            profile_type: ProfileType::RuntimeDefault.into(),
+            localhost_ref: String::new(),
+        }),
         ..Default::default()
     }
 }
@@ -111,7 +129,12 @@ fn must_not_be_root(pod: &Pod, container: &Container) -> bool {
 ///
 /// # Errors
 /// The message that the container waits with (CreateContainerConfigError).
-pub fn check_non_root(pod: &Pod, container: &Container, image_uid: Option<i64>, image_user: &str) -> Result<(), String> {
+pub fn check_non_root(
+    pod: &Pod,
+    container: &Container,
+    image_uid: Option<i64>,
+    image_user: &str,
+) -> Result<(), String> {
     if !must_not_be_root(pod, container) {
         return Ok(());
     }
@@ -129,20 +152,27 @@ pub fn check_non_root(pod: &Pod, container: &Container, image_uid: Option<i64>, 
 }
 
 /// The container's context. `target` is the container whose processes an ephemeral one sees.
-pub fn container(pod: &Pod, container: &Container, target: Option<String>) -> LinuxContainerSecurityContext {
+pub fn container(
+    pod: &Pod,
+    container: &Container,
+    target: Option<String>,
+) -> LinuxContainerSecurityContext {
     let (context, pod_level) = (own(container), pod_context(pod));
     let privileged = context.privileged == Some(true);
     let capabilities = context.capabilities.unwrap_or_default();
     let names = |list: Option<Vec<String>>| list.unwrap_or_default();
     let (supplemental_groups, policy) = groups(pod);
     let unmasked = privileged || context.proc_mount.as_deref() == Some("Unmasked");
-    let paths = |list: &[&str]| if unmasked { vec![] } else { list.iter().map(|p| (*p).to_owned()).collect() };
+    let paths = |list: &[&str]| {
+        if unmasked { vec![] } else { list.iter().map(|p| (*p).to_owned()).collect() }
+    };
     let mut namespaces = namespaces(pod);
     if let Some(target) = target {
         namespaces.pid = NamespaceMode::Target.into();
         namespaces.target_id = target;
     }
-    let adds_admin = capabilities.add.iter().flatten().any(|c| c.trim_start_matches("CAP_") == "SYS_ADMIN");
+    let adds_admin =
+        capabilities.add.iter().flatten().any(|c| c.trim_start_matches("CAP_") == "SYS_ADMIN");
     LinuxContainerSecurityContext {
         capabilities: Some(Capability {
             add_capabilities: names(capabilities.add),
@@ -156,11 +186,18 @@ pub fn container(pod: &Pod, container: &Container, target: Option<String>) -> Li
         readonly_rootfs: context.read_only_root_filesystem == Some(true),
         supplemental_groups,
         supplemental_groups_policy: policy.into(),
-        no_new_privs: context.allow_privilege_escalation == Some(false) && !privileged && !adds_admin,
+        no_new_privs: context.allow_privilege_escalation == Some(false)
+            && !privileged
+            && !adds_admin,
         masked_paths: paths(MASKED),
         readonly_paths: paths(READ_ONLY),
-        seccomp: Some(seccomp(context.seccomp_profile.as_ref().or(pod_level.seccomp_profile.as_ref()), privileged)),
-        apparmor: apparmor(context.app_armor_profile.as_ref().or(pod_level.app_armor_profile.as_ref())),
+        seccomp: Some(seccomp(
+            context.seccomp_profile.as_ref().or(pod_level.seccomp_profile.as_ref()),
+            privileged,
+        )),
+        apparmor: apparmor(
+            context.app_armor_profile.as_ref().or(pod_level.app_armor_profile.as_ref()),
+        ),
         ..Default::default()
     }
 }
@@ -201,7 +238,9 @@ mod tests {
         assert!(check(strict(), None, "").is_err());
         assert!(check(strict(), None, "nobody").unwrap_err().contains("non-numeric"));
         assert!(check(strict(), Some(1000), "").is_ok());
-        assert!(check(serde_json::json!({"runAsNonRoot": true, "runAsUser": 0}), Some(5), "").is_err());
+        assert!(
+            check(serde_json::json!({"runAsNonRoot": true, "runAsUser": 0}), Some(5), "").is_err()
+        );
     }
 
     #[test]

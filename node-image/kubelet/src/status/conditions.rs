@@ -8,7 +8,8 @@ use super::{View, phase};
 use crate::spec::containers;
 
 /// Conditions that the kubelet writes.
-pub const OWN: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+pub const OWN: [&str; 5] =
+    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
 struct Verdict {
     holds: bool,
@@ -26,7 +27,12 @@ impl Verdict {
     }
 }
 
-fn initialized(view: &View<'_>, phase: &str, init: &[ContainerStatus], app: &[ContainerStatus]) -> Verdict {
+fn initialized(
+    view: &View<'_>,
+    phase: &str,
+    init: &[ContainerStatus],
+    app: &[ContainerStatus],
+) -> Verdict {
     let began = app.iter().any(|s| s.container_id.is_some());
     let missing: Vec<_> = phase::uninitialised(view.pod, init).collect();
     match (phase, missing.is_empty() || began) {
@@ -39,19 +45,30 @@ fn initialized(view: &View<'_>, phase: &str, init: &[ContainerStatus], app: &[Co
     }
 }
 
-fn containers_ready(view: &View<'_>, phase: &str, init: &[ContainerStatus], app: &[ContainerStatus]) -> Verdict {
+fn containers_ready(
+    view: &View<'_>,
+    phase: &str,
+    init: &[ContainerStatus],
+    app: &[ContainerStatus],
+) -> Verdict {
     match phase {
         "Succeeded" => return Verdict::no("PodCompleted", String::new()),
         "Failed" => return Verdict::no("PodFailed", String::new()),
         _ => {}
     }
-    let sidecars = containers::init(view.pod).iter().zip(init).filter(|(spec, _)| containers::is_sidecar(spec));
+    let sidecars = containers::init(view.pod)
+        .iter()
+        .zip(init)
+        .filter(|(spec, _)| containers::is_sidecar(spec));
     let relevant = sidecars.map(|(_, status)| status).chain(app);
     let unready: Vec<_> = relevant.filter(|s| !s.ready).map(|s| s.name.as_str()).collect();
     if unready.is_empty() && !app.is_empty() {
         return Verdict::yes();
     }
-    Verdict::no("ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" ")))
+    Verdict::no(
+        "ContainersNotReady",
+        format!("containers with unready status: [{}]", unready.join(" ")),
+    )
 }
 
 /// Ready is ContainersReady and every readiness gate.
@@ -59,18 +76,28 @@ fn ready(view: &View<'_>, old: &PodStatus, containers: &Verdict) -> Verdict {
     if !containers.holds {
         return Verdict::no(containers.reason, containers.message.clone());
     }
-    let status_of = |gate: &str| old.conditions.iter().flatten().find(|c| c.type_ == gate).map(|c| c.status.as_str());
+    let status_of = |gate: &str| {
+        old.conditions.iter().flatten().find(|c| c.type_ == gate).map(|c| c.status.as_str())
+    };
     let gates = containers::spec(view.pod).readiness_gates.as_deref().unwrap_or_default();
     let closed: Vec<_> = gates
         .iter()
         .map(|g| g.condition_type.as_str())
         .filter(|gate| status_of(gate) != Some("True"))
         .map(|gate| match status_of(gate) {
-            Some(status) => format!("the status of pod readiness gate \"{gate}\" is not \"True\", but {status}"),
-            None => format!("corresponding condition of pod readiness gate \"{gate}\" does not exist."),
+            Some(status) => {
+                format!("the status of pod readiness gate \"{gate}\" is not \"True\", but {status}")
+            }
+            None => {
+                format!("corresponding condition of pod readiness gate \"{gate}\" does not exist.")
+            }
         })
         .collect();
-    if closed.is_empty() { Verdict::yes() } else { Verdict::no("ReadinessGatesNotReady", closed.join(", ")) }
+    if closed.is_empty() {
+        Verdict::yes()
+    } else {
+        Verdict::no("ReadinessGatesNotReady", closed.join(", "))
+    }
 }
 
 /// All conditions of the new status.
@@ -83,10 +110,15 @@ pub fn build(
 ) -> Vec<PodCondition> {
     let containers_ready = containers_ready(view, phase, init, app);
     let ready = ready(view, old, &containers_ready);
-    let sandbox = view.runtime.sandbox().is_some_and(|s| {
-        s.ready && (containers::host_network(view.pod) || !s.ips.is_empty())
-    });
-    let sandbox = if sandbox { Verdict::yes() } else { Verdict { holds: false, reason: "", message: String::new() } };
+    let sandbox = view
+        .runtime
+        .sandbox()
+        .is_some_and(|s| s.ready && (containers::host_network(view.pod) || !s.ips.is_empty()));
+    let sandbox = if sandbox {
+        Verdict::yes()
+    } else {
+        Verdict { holds: false, reason: "", message: String::new() }
+    };
     let own = [
         ("PodReadyToStartContainers", sandbox),
         ("Initialized", initialized(view, phase, init, app)),
@@ -102,7 +134,8 @@ pub fn build(
             continue;
         }
         let status = if verdict.holds { "True" } else { "False" };
-        let since = before.filter(|b| b.status == status).and_then(|b| b.last_transition_time.clone());
+        let since =
+            before.filter(|b| b.status == status).and_then(|b| b.last_transition_time.clone());
         let text = |s: &str| Some(s.to_owned()).filter(|s| !s.is_empty());
         conditions.push(PodCondition {
             type_: kind.to_owned(),

@@ -1,8 +1,8 @@
 //! The status of one container.
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus,
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
+    ContainerStateWaiting, ContainerStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -16,7 +16,9 @@ pub fn all(view: &View<'_>, kind: Kind) -> Vec<ContainerStatus> {
     match kind {
         Kind::App => containers::app(view.pod).iter().map(one).collect(),
         Kind::Init => containers::init(view.pod).iter().map(one).collect(),
-        Kind::Ephemeral => containers::ephemeral(view.pod).iter().map(|e| one(&containers::plain(e))).collect(),
+        Kind::Ephemeral => {
+            containers::ephemeral(view.pod).iter().map(|e| one(&containers::plain(e))).collect()
+        }
     }
 }
 
@@ -116,7 +118,9 @@ fn status(view: &View<'_>, kind: Kind, spec: &Container) -> ContainerStatus {
     };
     let running = latest.state == State::Running;
     let sidecar = containers::is_sidecar(spec);
-    let started = running && kind != Kind::Ephemeral && view.health.started.get(&latest.id).copied().unwrap_or(true);
+    let started = running
+        && kind != Kind::Ephemeral
+        && view.health.started.get(&latest.id).copied().unwrap_or(true);
     let ready = match kind {
         Kind::Init if !sidecar => latest.state == State::Exited && latest.exit_code == 0,
         Kind::Ephemeral => false,
@@ -125,7 +129,11 @@ fn status(view: &View<'_>, kind: Kind, spec: &Container) -> ContainerStatus {
     ContainerStatus {
         name: spec.name.clone(),
         container_id: Some(format!("{}://{}", view.runtime_name, latest.id)),
-        image: if latest.image.is_empty() { spec.image.clone().unwrap_or_default() } else { latest.image.clone() },
+        image: if latest.image.is_empty() {
+            spec.image.clone().unwrap_or_default()
+        } else {
+            latest.image.clone()
+        },
         image_id: latest.image_ref.clone(),
         state: Some(state),
         last_state: last.filter(|l| l.state == State::Exited).map(|l| terminated(view, l)),

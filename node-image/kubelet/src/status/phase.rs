@@ -16,17 +16,35 @@ fn last_exit_code(status: &ContainerStatus) -> Option<i32> {
 }
 
 /// Init containers that are not through: not exited with 0, or for sidecars not started.
-pub fn uninitialised<'a>(pod: &'a Pod, init: &'a [ContainerStatus]) -> impl Iterator<Item = &'a str> {
+pub fn uninitialised<'a>(
+    pod: &'a Pod,
+    init: &'a [ContainerStatus],
+) -> impl Iterator<Item = &'a str> {
     let through = |(spec, status): &(&Container, &ContainerStatus)| {
-        if containers::is_sidecar(spec) { status.started == Some(true) } else { exit_code(status) == Some(0) }
+        if containers::is_sidecar(spec) {
+            status.started == Some(true)
+        } else {
+            exit_code(status) == Some(0)
+        }
     };
-    containers::init(pod).iter().zip(init).filter(move |pair| !through(pair)).map(|(spec, _)| spec.name.as_str())
+    containers::init(pod)
+        .iter()
+        .zip(init)
+        .filter(move |pair| !through(pair))
+        .map(|(spec, _)| spec.name.as_str())
 }
 
 /// The phase. `over` says that nothing will run any more, whatever the restart policy.
-pub fn phase(pod: &Pod, init: &[ContainerStatus], app: &[ContainerStatus], over: bool) -> &'static str {
+pub fn phase(
+    pod: &Pod,
+    init: &[ContainerStatus],
+    app: &[ContainerStatus],
+    over: bool,
+) -> &'static str {
     let policy = Restart::of_pod(pod);
-    let untouched = app.iter().all(|s| exit_code(s).is_none() && last_exit_code(s).is_none() && s.container_id.is_none());
+    let untouched = app
+        .iter()
+        .all(|s| exit_code(s).is_none() && last_exit_code(s).is_none() && s.container_id.is_none());
     if untouched && uninitialised(pod, init).next().is_some() {
         let failed = containers::init(pod).iter().zip(init).any(|(spec, status)| {
             !containers::is_sidecar(spec) && exit_code(status).is_some_and(|code| code != 0)

@@ -43,7 +43,10 @@ impl World {
             ips: vec!["10.244.0.5".into()],
         };
         Self {
-            pod: serde_json::from_value(json!({"metadata": {"name": "p", "generation": 3}, "spec": spec})).unwrap(),
+            pod: serde_json::from_value(
+                json!({"metadata": {"name": "p", "generation": 3}, "spec": spec}),
+            )
+            .unwrap(),
             runtime: observe::Pod { sandboxes: vec![sandbox], containers: list },
             health: Health::default(),
             waiting: BTreeMap::new(),
@@ -67,20 +70,29 @@ impl World {
     }
 
     fn condition(&self, kind: &str) -> (String, Option<String>) {
-        let found = self.status().conditions.unwrap().into_iter().find(|c| c.type_ == kind).unwrap();
+        let found =
+            self.status().conditions.unwrap().into_iter().find(|c| c.type_ == kind).unwrap();
         (found.status, found.reason)
     }
 }
 
 #[test]
 fn a_running_pod() {
-    let world = World::new(json!({"containers": [{"name": "a"}]}), vec![container("a", 2, State::Running, 0)]);
+    let world = World::new(
+        json!({"containers": [{"name": "a"}]}),
+        vec![container("a", 2, State::Running, 0)],
+    );
     let status = world.status();
     assert_eq!(status.phase.as_deref(), Some("Running"));
     assert_eq!(status.pod_ip.as_deref(), Some("10.244.0.5"));
-    assert_eq!((status.qos_class.as_deref(), status.observed_generation), (Some("BestEffort"), Some(3)));
+    assert_eq!(
+        (status.qos_class.as_deref(), status.observed_generation),
+        (Some("BestEffort"), Some(3))
+    );
     let a = &status.container_statuses.unwrap()[0];
-    assert!(a.ready && a.restart_count == 2 && a.container_id.as_deref() == Some("containerd://a2"));
+    assert!(
+        a.ready && a.restart_count == 2 && a.container_id.as_deref() == Some("containerd://a2")
+    );
     assert_eq!(world.condition("Ready").0, "True");
 }
 
@@ -98,12 +110,20 @@ fn a_pod_before_its_first_container() {
 
 #[test]
 fn crash_loop_keeps_the_last_state() {
-    let mut world = World::new(json!({"containers": [{"name": "a"}]}), vec![container("a", 1, State::Exited, 3)]);
-    world.waiting.insert("a".into(), Waiting { reason: "CrashLoopBackOff", message: "back-off".into() });
+    let mut world = World::new(
+        json!({"containers": [{"name": "a"}]}),
+        vec![container("a", 1, State::Exited, 3)],
+    );
+    world
+        .waiting
+        .insert("a".into(), Waiting { reason: "CrashLoopBackOff", message: "back-off".into() });
     let status = world.status();
     assert_eq!(status.phase.as_deref(), Some("Running"));
     let a = &status.container_statuses.unwrap()[0];
-    assert_eq!(a.state.as_ref().unwrap().waiting.as_ref().unwrap().reason.as_deref(), Some("CrashLoopBackOff"));
+    assert_eq!(
+        a.state.as_ref().unwrap().waiting.as_ref().unwrap().reason.as_deref(),
+        Some("CrashLoopBackOff")
+    );
     assert_eq!(a.last_state.as_ref().unwrap().terminated.as_ref().unwrap().exit_code, 3);
     assert_eq!(a.restart_count, 1);
 }
@@ -121,7 +141,10 @@ fn init_containers_and_phases() {
     assert_eq!(failed.status().phase.as_deref(), Some("Failed"));
     let retried = World::new(spec("Always"), vec![container("i", 0, State::Exited, 1)]);
     assert_eq!(retried.status().phase.as_deref(), Some("Pending"));
-    let through = World::new(spec("Always"), vec![container("a", 0, State::Running, 0), container("i", 0, State::Exited, 0)]);
+    let through = World::new(
+        spec("Always"),
+        vec![container("a", 0, State::Running, 0), container("i", 0, State::Exited, 0)],
+    );
     assert_eq!(through.status().phase.as_deref(), Some("Running"));
     assert_eq!(through.condition("Initialized").0, "True");
 }
@@ -156,9 +179,16 @@ fn foreign_conditions_and_times_are_kept() {
         {"type": "ContainersReady", "status": "True", "lastTransitionTime": "2020-01-01T00:00:05Z"}]}))
     .unwrap();
     let status = world.status();
-    let get = |kind: &str| status.conditions.iter().flatten().find(|c| c.type_ == kind).unwrap().clone();
+    let get =
+        |kind: &str| status.conditions.iter().flatten().find(|c| c.type_ == kind).unwrap().clone();
     assert_eq!(get("x/y").status, "False");
     assert_eq!(get("Ready").reason.as_deref(), Some("ReadinessGatesNotReady"));
-    assert_eq!(get("ContainersReady").last_transition_time.unwrap().0.to_string(), "2020-01-01T00:00:05Z");
-    assert_eq!(get("PodScheduled").last_transition_time.unwrap().0.to_string(), "2020-01-01T00:00:00Z");
+    assert_eq!(
+        get("ContainersReady").last_transition_time.unwrap().0.to_string(),
+        "2020-01-01T00:00:05Z"
+    );
+    assert_eq!(
+        get("PodScheduled").last_transition_time.unwrap().0.to_string(),
+        "2020-01-01T00:00:00Z"
+    );
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use component::{Informer, ObjectKey};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use kube::api::{Api, Patch, PatchParams};
 use kube::Client;
+use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
 use super::conditions;
@@ -46,7 +46,8 @@ fn difference(old: &PodStatus, new: &PodStatus) -> Option<serde_json::Value> {
 /// `built` on top of `latest`: conditions of others are taken from `latest`.
 fn rebase(built: &PodStatus, latest: &PodStatus) -> PodStatus {
     let own = |kind: &str| conditions::OWN.contains(&kind);
-    let mut merged: Vec<_> = built.conditions.iter().flatten().filter(|c| own(&c.type_)).cloned().collect();
+    let mut merged: Vec<_> =
+        built.conditions.iter().flatten().filter(|c| own(&c.type_)).cloned().collect();
     merged.extend(latest.conditions.iter().flatten().filter(|c| !own(&c.type_)).cloned());
     PodStatus { conditions: Some(merged), ..built.clone() }
 }
@@ -71,7 +72,9 @@ impl Writer {
                 return Ok(Written::Gone);
             }
             let have = latest.status.clone().unwrap_or_default();
-            let Some(change) = difference(&have, &rebase(status, &have)) else { return Ok(Written::Done) };
+            let Some(change) = difference(&have, &rebase(status, &have)) else {
+                return Ok(Written::Done);
+            };
             let patch = json!({
                 "metadata": {"uid": containers::uid(pod), "resourceVersion": latest.metadata.resource_version},
                 "status": change,
@@ -82,14 +85,18 @@ impl Writer {
                     return Ok(Written::Done);
                 }
                 Err(kube::Error::Api(error)) if error.code == 404 => return Ok(Written::Gone),
-                Err(kube::Error::Api(error)) if error.code == 409 => match api.get_opt(name).await? {
+                Err(kube::Error::Api(error)) if error.code == 409 => match api.get_opt(name).await?
+                {
                     Some(found) => latest = Arc::new(found),
                     None => return Ok(Written::Gone),
                 },
                 Err(error) => return Err(error),
             }
         }
-        tracing::debug!(pod.name = name, "the status changed under every write; the next round tries again");
+        tracing::debug!(
+            pod.name = name,
+            "the status changed under every write; the next round tries again"
+        );
         Ok(Written::Done)
     }
 }
@@ -100,7 +107,8 @@ mod tests {
 
     #[test]
     fn only_what_differs_is_sent() {
-        let old: PodStatus = serde_json::from_value(json!({"phase": "Pending", "podIP": "1.2.3.4"})).unwrap();
+        let old: PodStatus =
+            serde_json::from_value(json!({"phase": "Pending", "podIP": "1.2.3.4"})).unwrap();
         let new = PodStatus { phase: Some("Running".into()), ..old.clone() };
         assert_eq!(difference(&old, &new).unwrap(), json!({"phase": "Running"}));
         assert!(difference(&new, &new).is_none());
@@ -108,9 +116,12 @@ mod tests {
 
     #[test]
     fn conditions_of_others_come_from_the_latest() {
-        let status = |list| serde_json::from_value::<PodStatus>(json!({"conditions": list})).unwrap();
-        let built = status(json!([{"type": "Ready", "status": "True"}, {"type": "x", "status": "old"}]));
-        let latest = status(json!([{"type": "Ready", "status": "False"}, {"type": "x", "status": "new"}]));
+        let status =
+            |list| serde_json::from_value::<PodStatus>(json!({"conditions": list})).unwrap();
+        let built =
+            status(json!([{"type": "Ready", "status": "True"}, {"type": "x", "status": "old"}]));
+        let latest =
+            status(json!([{"type": "Ready", "status": "False"}, {"type": "x", "status": "new"}]));
         let merged = rebase(&built, &latest).conditions.unwrap();
         assert_eq!((merged[0].status.as_str(), merged[1].status.as_str()), ("True", "new"));
     }

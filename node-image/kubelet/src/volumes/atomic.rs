@@ -33,7 +33,9 @@ pub type Payload = BTreeMap<String, Entry>;
 pub fn check_path(path: &str) -> Result<(), String> {
     let inside = Path::new(path).components().all(|c| matches!(c, Component::Normal(_)));
     if path.is_empty() || !inside || path.starts_with("..") {
-        return Err(format!("invalid path {path:?} in a volume: it must be relative and not begin with '..'"));
+        return Err(format!(
+            "invalid path {path:?} in a volume: it must be relative and not begin with '..'"
+        ));
     }
     Ok(())
 }
@@ -50,7 +52,9 @@ fn unchanged(current: &Path, payload: &Payload) -> bool {
                 continue;
             }
             let name = path.strip_prefix(current).ok().and_then(Path::to_str).unwrap_or_default();
-            let same = payload.get(name).is_some_and(|want| fs::read(&path).is_ok_and(|have| have == want.data));
+            let same = payload
+                .get(name)
+                .is_some_and(|want| fs::read(&path).is_ok_and(|have| have == want.data));
             if !same {
                 return false;
             }
@@ -126,7 +130,8 @@ mod tests {
     fn files_appear_change_and_go() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
-        let mut payload = Payload::from([("a".to_owned(), entry("1")), ("d/b".to_owned(), entry("2"))]);
+        let mut payload =
+            Payload::from([("a".to_owned(), entry("1")), ("d/b".to_owned(), entry("2"))]);
         assert!(write(dir, &payload, None).unwrap());
         assert!(!write(dir, &payload, None).unwrap());
         assert_eq!(fs::read_to_string(dir.join("d/b")).unwrap(), "2");

@@ -56,12 +56,18 @@ fn fs_group(pod: &Pod) -> Option<u32> {
 /// The kind of a volume that is not supported, for the message.
 fn unsupported(volume: &Volume) -> String {
     if let Some(claim) = &volume.persistent_volume_claim {
-        return format!("persistentVolumeClaim {:?}: this node mounts no persistent volumes yet", claim.claim_name);
+        return format!(
+            "persistentVolumeClaim {:?}: this node mounts no persistent volumes yet",
+            claim.claim_name
+        );
     }
-    let kind = serde_json::to_value(volume).ok().and_then(|v| {
-        v.as_object().and_then(|o| o.keys().find(|k| *k != "name").cloned())
-    });
-    format!("no volume plugin matched: {} is not supported on this node", kind.as_deref().unwrap_or("this kind"))
+    let kind = serde_json::to_value(volume)
+        .ok()
+        .and_then(|v| v.as_object().and_then(|o| o.keys().find(|k| *k != "name").cloned()));
+    format!(
+        "no volume plugin matched: {} is not supported on this node",
+        kind.as_deref().unwrap_or("this kind")
+    )
 }
 
 /// Makes (or refreshes) all volumes of the pod.
@@ -87,7 +93,8 @@ async fn set_up_one(context: Context<'_>, volume: &Volume) -> Result<Mounted, St
     }
     if let Some(source) = &volume.empty_dir {
         let path = volume_dir(root, uid, "empty-dir", &volume.name);
-        empty_dir(&path, source, context.pod).map_err(|e| format!("emptyDir {}: {e}", path.display()))?;
+        empty_dir(&path, source, context.pod)
+            .map_err(|e| format!("emptyDir {}: {e}", path.display()))?;
         return Ok(Mounted { path, read_only: false });
     }
     let plugin = match volume {
@@ -113,15 +120,18 @@ async fn set_up_one(context: Context<'_>, volume: &Volume) -> Result<Mounted, St
 }
 
 fn empty_dir(path: &Path, source: &EmptyDirVolumeSource, pod: &Pod) -> std::io::Result<()> {
-    let fresh = !path.exists();
-    if fresh {
-        fs::create_dir_all(path)?;
-    }
-    match source.medium.as_deref().unwrap_or_default() {
+    let medium = source.medium.as_deref().unwrap_or_default();
+    // After a reboot the directory of a tmpfs is still there, and nothing in it.
+    let fresh = !path.exists() || (medium == "Memory" && !mounts::is_mount_point(path)?);
+    fs::create_dir_all(path)?;
+    match medium {
         "Memory" => {
             let memory = |c| resources::limit(c, "memory").map(|q| q.value());
             let pod_limit: Option<i64> = containers::app(pod).iter().map(memory).sum();
-            let own = source.size_limit.as_ref().and_then(|q| q.0.parse::<machinery::quantity::Quantity>().ok());
+            let own = source
+                .size_limit
+                .as_ref()
+                .and_then(|q| q.0.parse::<machinery::quantity::Quantity>().ok());
             let own = own.map(|q| q.value()).filter(|b| *b > 0);
             let bytes = match (own, pod_limit) {
                 (Some(a), Some(b)) => Some(a.min(b)),

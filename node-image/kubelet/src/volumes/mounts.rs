@@ -62,7 +62,13 @@ pub fn tmpfs(path: &Path, bytes: Option<u64>) -> io::Result<()> {
         return Ok(());
     }
     let options = bytes.map(|b| format!("size={b}"));
-    mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, options.as_deref())?;
+    mount(
+        Some("tmpfs"),
+        path,
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+        options.as_deref(),
+    )?;
     Ok(())
 }
 
@@ -82,10 +88,14 @@ pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
 /// When a mount cannot be undone or a file not removed.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
     for point in below(path)? {
-        umount2(&point, MntFlags::UMOUNT_NOFOLLOW).or_else(|_| umount2(&point, MntFlags::MNT_DETACH))?;
+        umount2(&point, MntFlags::UMOUNT_NOFOLLOW)
+            .or_else(|_| umount2(&point, MntFlags::MNT_DETACH))?;
     }
     if !below(path)?.is_empty() {
-        return Err(io::Error::other(format!("something is still mounted below {}", path.display())));
+        return Err(io::Error::other(format!(
+            "something is still mounted below {}",
+            path.display()
+        )));
     }
     match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

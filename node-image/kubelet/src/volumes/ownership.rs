@@ -28,4 +28,3 @@ pub fn set_group(path: &Path, group: u32, read_only: bool) -> io::Result<()> {
     }
     Ok(())
 }
-

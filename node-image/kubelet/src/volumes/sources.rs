@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource, Secret, Volume, VolumeProjection,
+    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource, Secret, Volume,
+    VolumeProjection,
 };
 
 use super::atomic::{Entry, Payload, check_path};
@@ -70,8 +71,15 @@ fn secret_data(secret: &Secret) -> BTreeMap<String, Vec<u8>> {
 }
 
 impl Context<'_> {
-    async fn config_map(&self, name: &str, items: Option<&Vec<KeyToPath>>, mode: i32, optional: bool) -> Result<Payload, Problem> {
-        let found = self.node.objects.config_map(containers::namespace(self.pod), name, self.age).await;
+    async fn config_map(
+        &self,
+        name: &str,
+        items: Option<&Vec<KeyToPath>>,
+        mode: i32,
+        optional: bool,
+    ) -> Result<Payload, Problem> {
+        let found =
+            self.node.objects.config_map(containers::namespace(self.pod), name, self.age).await;
         match found.map_err(|e| format!("configmap {name:?}: {e}"))? {
             Some(map) => select(config_map_data(&map), items, mode, optional, "config"),
             None if optional => Ok(Payload::new()),
@@ -79,7 +87,13 @@ impl Context<'_> {
         }
     }
 
-    async fn secret(&self, name: &str, items: Option<&Vec<KeyToPath>>, mode: i32, optional: bool) -> Result<Payload, Problem> {
+    async fn secret(
+        &self,
+        name: &str,
+        items: Option<&Vec<KeyToPath>>,
+        mode: i32,
+        optional: bool,
+    ) -> Result<Payload, Problem> {
         let found = self.node.objects.secret(containers::namespace(self.pod), name, self.age).await;
         match found.map_err(|e| format!("secret {name:?}: {e}"))? {
             Some(secret) => select(secret_data(&secret), items, mode, optional, "secret"),
@@ -96,8 +110,8 @@ impl Context<'_> {
                 downward::field(self.pod, field, &self.node.facts, self.pod_ips)?
             } else if let Some(resource) = &item.resource_field_ref {
                 let name = resource.container_name.as_deref().unwrap_or_default();
-                let (_, container) =
-                    containers::find(self.pod, name).ok_or_else(|| format!("container {name:?} not found"))?;
+                let (_, container) = containers::find(self.pod, name)
+                    .ok_or_else(|| format!("container {name:?} not found"))?;
                 downward::resource(resource, &container, &self.node.facts)?
             } else {
                 return Err(format!("{}: fieldRef or resourceFieldRef is needed", item.path));
@@ -110,10 +124,14 @@ impl Context<'_> {
 
     async fn projection(&self, source: &VolumeProjection, mode: i32) -> Result<Payload, Problem> {
         if let Some(map) = &source.config_map {
-            return self.config_map(&map.name, map.items.as_ref(), mode, map.optional == Some(true)).await;
+            return self
+                .config_map(&map.name, map.items.as_ref(), mode, map.optional == Some(true))
+                .await;
         }
         if let Some(secret) = &source.secret {
-            return self.secret(&secret.name, secret.items.as_ref(), mode, secret.optional == Some(true)).await;
+            return self
+                .secret(&secret.name, secret.items.as_ref(), mode, secret.optional == Some(true))
+                .await;
         }
         if let Some(downward) = &source.downward_api {
             return self.downward(downward.items.as_deref().unwrap_or_default(), mode);
@@ -122,7 +140,10 @@ impl Context<'_> {
             check_path(&token.path)?;
             let text = self.node.tokens.get(self.node, self.pod, token).await?;
             let mode = tokens::file_mode(self.pod, bits(mode));
-            return Ok(Payload::from([(token.path.clone(), Entry { data: text.into_bytes(), mode })]));
+            return Ok(Payload::from([(
+                token.path.clone(),
+                Entry { data: text.into_bytes(), mode },
+            )]));
         }
         Err("clusterTrustBundle and podCertificate projections are not supported".into())
     }
@@ -143,12 +164,18 @@ impl Context<'_> {
     pub async fn payload(&self, volume: &Volume) -> Result<Option<Payload>, Problem> {
         if let Some(map) = &volume.config_map {
             let mode = map.default_mode.unwrap_or(DEFAULT_MODE);
-            return self.config_map(&map.name, map.items.as_ref(), mode, map.optional == Some(true)).await.map(Some);
+            return self
+                .config_map(&map.name, map.items.as_ref(), mode, map.optional == Some(true))
+                .await
+                .map(Some);
         }
         if let Some(secret) = &volume.secret {
             let mode = secret.default_mode.unwrap_or(DEFAULT_MODE);
             let name = secret.secret_name.as_deref().unwrap_or_default();
-            return self.secret(name, secret.items.as_ref(), mode, secret.optional == Some(true)).await.map(Some);
+            return self
+                .secret(name, secret.items.as_ref(), mode, secret.optional == Some(true))
+                .await
+                .map(Some);
         }
         if let Some(downward) = &volume.downward_api {
             let mode = downward.default_mode.unwrap_or(DEFAULT_MODE);
@@ -167,13 +194,19 @@ mod tests {
 
     #[test]
     fn items_choose_and_rename() {
-        let data = || BTreeMap::from([("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())]);
+        let data =
+            || BTreeMap::from([("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())]);
         let all = select(data(), None, 0o600, false, "config").unwrap();
         assert_eq!((all.len(), all["a"].mode), (2, 0o600));
-        let item = |key: &str| vec![KeyToPath { key: key.into(), path: "x/y".into(), mode: Some(0o400) }];
+        let item =
+            |key: &str| vec![KeyToPath { key: key.into(), path: "x/y".into(), mode: Some(0o400) }];
         let one = select(data(), Some(&item("b")), 0o600, false, "config").unwrap();
         assert_eq!(one["x/y"], Entry { data: b"2".to_vec(), mode: 0o400 });
-        assert!(select(data(), Some(&item("c")), 0o600, false, "config").unwrap_err().contains("key: c"));
+        assert!(
+            select(data(), Some(&item("c")), 0o600, false, "config")
+                .unwrap_err()
+                .contains("key: c")
+        );
         assert!(select(data(), Some(&item("c")), 0o600, true, "config").unwrap().is_empty());
     }
 }

@@ -9,19 +9,22 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::stat::{Mode, fchmodat, FchmodatFlags, mkdirat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat};
 
 use super::mounts;
 
 fn open(dir: BorrowedFd<'_>, path: &Path) -> nix::Result<OwnedFd> {
-    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_BENEATH);
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH);
     openat2(dir, path, how)
 }
 
 /// Opens `path` inside `volume`; a directory that is missing is made, with the mode of the one
 /// that it is made in.
 fn resolve(volume: &Path, path: &Path) -> Result<OwnedFd, String> {
-    let fail = |e: &dyn std::fmt::Display| format!("subPath {:?} in {}: {e}", path, volume.display());
+    let fail =
+        |e: &dyn std::fmt::Display| format!("subPath {:?} in {}: {e}", path, volume.display());
     let root = File::open(volume).map_err(|e| fail(&e))?;
     match open(root.as_fd(), path) {
         Ok(found) => return Ok(found),
@@ -36,11 +39,14 @@ fn resolve(volume: &Path, path: &Path) -> Result<OwnedFd, String> {
         at = match open(at.as_fd(), Path::new(name)) {
             Ok(found) => found,
             Err(nix::errno::Errno::ENOENT) => {
-                let mode = nix::sys::stat::fstatat(at.as_fd(), ".", AtFlags::empty()).map_err(|e| fail(&e))?.st_mode;
+                let mode = nix::sys::stat::fstatat(at.as_fd(), ".", AtFlags::empty())
+                    .map_err(|e| fail(&e))?
+                    .st_mode;
                 let mode = Mode::from_bits_truncate(mode & 0o7777);
                 mkdirat(at.as_fd(), name, mode).map_err(|e| fail(&e))?;
                 // The umask must not take bits away.
-                fchmodat(at.as_fd(), name, mode, FchmodatFlags::FollowSymlink).map_err(|e| fail(&e))?;
+                fchmodat(at.as_fd(), name, mode, FchmodatFlags::FollowSymlink)
+                    .map_err(|e| fail(&e))?;
                 open(at.as_fd(), Path::new(name)).map_err(|e| fail(&e))?
             }
             Err(error) => return Err(fail(&error)),

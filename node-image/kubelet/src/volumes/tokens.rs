@@ -59,7 +59,12 @@ impl Tokens {
     ///
     /// # Errors
     /// When the API server gives none and the one at hand has expired.
-    pub async fn get(&self, node: &Node, pod: &Pod, source: &ServiceAccountTokenProjection) -> Result<String, String> {
+    pub async fn get(
+        &self,
+        node: &Node,
+        pod: &Pod,
+        source: &ServiceAccountTokenProjection,
+    ) -> Result<String, String> {
         let seconds = source.expiration_seconds.unwrap_or(3600);
         let pod_uid = containers::uid(pod).to_owned();
         let key = Key { pod_uid, audience: source.audience.clone(), seconds };
@@ -77,7 +82,10 @@ impl Tokens {
             // Better the old one than none while the API server is away.
             Err(error) => match held.filter(|t| t.expires > now) {
                 Some(token) => {
-                    tracing::warn!(pod.name = containers::name(pod), "keeping the old token: {error}");
+                    tracing::warn!(
+                        pod.name = containers::name(pod),
+                        "keeping the old token: {error}"
+                    );
                     Ok(token.text)
                 }
                 None => Err(error),
@@ -91,7 +99,12 @@ impl Tokens {
     }
 }
 
-async fn request(node: &Node, pod: &Pod, source: &ServiceAccountTokenProjection, seconds: i64) -> Result<Token, String> {
+async fn request(
+    node: &Node,
+    pod: &Pod,
+    source: &ServiceAccountTokenProjection,
+    seconds: i64,
+) -> Result<Token, String> {
     let account = containers::spec(pod).service_account_name.as_deref().unwrap_or("default");
     let api: Api<ServiceAccount> = Api::namespaced(node.client.clone(), containers::namespace(pod));
     let bound = BoundObjectReference {

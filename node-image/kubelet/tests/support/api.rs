@@ -67,7 +67,9 @@ fn belongs(collection: &str, object: &str) -> bool {
     if parent == collection {
         return true;
     }
-    let (Some((group, plural)), Some((_, kind))) = (collection.rsplit_once('/'), parent.rsplit_once('/')) else {
+    let (Some((group, plural)), Some((_, kind))) =
+        (collection.rsplit_once('/'), parent.rsplit_once('/'))
+    else {
         return false;
     };
     plural == kind && parent.starts_with(&format!("{group}/namespaces/"))
@@ -101,7 +103,8 @@ impl FakeApi {
                         let api = api.clone();
                         async move { Ok::<_, Infallible>(api.serve(request).await) }
                     });
-                    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                    let builder =
+                        hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
                     let _ = builder.serve_connection(TokioIo::new(stream), service).await;
                 });
             }
@@ -120,7 +123,12 @@ impl FakeApi {
     /// Objects below a path.
     pub fn list(&self, collection: &str) -> Vec<Value> {
         let state = self.state.lock().unwrap();
-        state.objects.iter().filter(|(path, _)| belongs(collection, path)).map(|(_, o)| o.clone()).collect()
+        state
+            .objects
+            .iter()
+            .filter(|(path, _)| belongs(collection, path))
+            .map(|(_, o)| o.clone())
+            .collect()
     }
 
     fn change(&self, path: &str, kind: &'static str, mut object: Value) -> Value {
@@ -160,7 +168,10 @@ impl FakeApi {
     /// What `kubectl delete` does: the pod is marked, the kubelet removes it.
     pub fn delete_gracefully(&self, path: &str, seconds: i64) {
         let now = jiff::Timestamp::now().to_string();
-        self.patch(path, &json!({"metadata": {"deletionTimestamp": now, "deletionGracePeriodSeconds": seconds}}));
+        self.patch(
+            path,
+            &json!({"metadata": {"deletionTimestamp": now, "deletionGracePeriodSeconds": seconds}}),
+        );
     }
 
     pub fn remove(&self, path: &str) {
@@ -177,28 +188,41 @@ impl FakeApi {
         let json: Value = serde_json::from_slice(&body).unwrap_or_default();
         let object = path.trim_end_matches("/status").to_owned();
         match parts.method {
-            Method::GET if is_collection(&path) && query.contains("watch=") => self.watch(&path, &query),
+            Method::GET if is_collection(&path) && query.contains("watch=") => {
+                self.watch(&path, &query)
+            }
             Method::GET if is_collection(&path) => {
                 let items = self.list(&path);
                 let revision = self.state.lock().unwrap().revision.to_string();
                 let metadata = json!({"resourceVersion": revision});
-                respond(StatusCode::OK, &json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items}))
+                respond(
+                    StatusCode::OK,
+                    &json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items}),
+                )
             }
-            Method::GET => self.get(&path).map_or_else(|| not_found(&path), |o| respond(StatusCode::OK, &o)),
+            Method::GET => {
+                self.get(&path).map_or_else(|| not_found(&path), |o| respond(StatusCode::OK, &o))
+            }
             Method::POST => respond(StatusCode::CREATED, &self.create(&path, json)),
-            Method::PATCH => {
-                self.patch(&object, &json).map_or_else(|| not_found(&path), |o| respond(StatusCode::OK, &o))
-            }
+            Method::PATCH => self
+                .patch(&object, &json)
+                .map_or_else(|| not_found(&path), |o| respond(StatusCode::OK, &o)),
             Method::DELETE => {
                 self.remove(&path);
-                respond(StatusCode::OK, &json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}))
+                respond(
+                    StatusCode::OK,
+                    &json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}),
+                )
             }
             _ => respond(StatusCode::METHOD_NOT_ALLOWED, &json!({})),
         }
     }
 
     fn watch(&self, path: &str, query: &str) -> Response<Body> {
-        let from = query.split('&').find_map(|p| p.strip_prefix("resourceVersion=")).and_then(|v| v.parse().ok());
+        let from = query
+            .split('&')
+            .find_map(|p| p.strip_prefix("resourceVersion="))
+            .and_then(|v| v.parse().ok());
         let (api, collection, bell) = (self.clone(), path.to_owned(), self.bell.subscribe());
         let start: usize = from.unwrap_or(0);
         let events = futures::stream::unfold((start, bell), move |(mut at, mut bell)| {
@@ -214,10 +238,15 @@ impl FakeApi {
                     let lines: String = found
                         .into_iter()
                         .filter(|(path, _, _)| belongs(&collection, path))
-                        .map(|(_, kind, object)| format!("{}\n", json!({"type": kind, "object": object})))
+                        .map(|(_, kind, object)| {
+                            format!("{}\n", json!({"type": kind, "object": object}))
+                        })
                         .collect();
                     if !lines.is_empty() {
-                        return Some((Ok::<_, Infallible>(Frame::data(Bytes::from(lines))), (at, bell)));
+                        return Some((
+                            Ok::<_, Infallible>(Frame::data(Bytes::from(lines))),
+                            (at, bell),
+                        ));
                     }
                     bell.changed().await.ok()?;
                 }

@@ -88,7 +88,8 @@ impl World {
             "--node-ip",
             "127.0.0.1",
         ];
-        let config = Config::load(Flags::parse_from(args)).expect("the test's configuration is valid");
+        let config =
+            Config::load(Flags::parse_from(args)).expect("the test's configuration is valid");
         let stop = CancellationToken::new();
         let task = tokio::spawn(kubelet::run::run(config, stop.clone()));
         self.kubelet = Some((stop, task));
@@ -105,8 +106,11 @@ impl World {
     pub fn create_pod(&self, name: &str, spec: Value) {
         let mut spec = spec;
         spec["nodeName"] = json!("n1");
-        self.api.create("/api/v1/namespaces/default/pods", json!({"apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": name, "namespace": "default"}, "spec": spec}));
+        self.api.create(
+            "/api/v1/namespaces/default/pods",
+            json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "default"}, "spec": spec}),
+        );
     }
 
     /// The pod as the API has it.
