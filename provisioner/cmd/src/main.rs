@@ -2,6 +2,7 @@
 
 mod host;
 mod init;
+mod kubeconfig;
 
 use std::path::PathBuf;
 
@@ -36,6 +37,8 @@ enum Command {
     Agent(Box<AgentFlags>),
     /// Add, list, cordon or remove hosts.
     Host(host::HostFlags),
+    /// Print a kubeconfig for a tenant, for the region's operator.
+    Kubeconfig(kubeconfig::KubeconfigFlags),
     /// Become a tenant's process (used by the agent).
     #[command(hide = true)]
     Launch {
@@ -86,6 +89,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Init(flags) => init::init(flags).await,
         Command::Host(flags) => host::run(flags).await,
+        Command::Kubeconfig(flags) => kubeconfig::print(flags).await,
         Command::Controller(flags) => {
             let config = ControllerConfig::from_flags(*flags)?;
             cancel_on_signal(&shutdown)?;
