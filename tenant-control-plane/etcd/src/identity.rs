@@ -43,6 +43,7 @@ pub async fn establish(config: &Config, dir: &Path) -> anyhow::Result<Identity> 
         }
     };
     std::fs::create_dir_all(dir)?;
+    sync_dir(&config.data_dir)?;
     let tmp = path.with_extension("tmp");
     let mut file = std::fs::File::create(&tmp)?;
     file.write_all(&serde_json::to_vec(&identity)?)?;

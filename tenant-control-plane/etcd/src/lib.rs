@@ -70,6 +70,8 @@
 //! A change: [`grpc::kv`] → [`propose`] → [`raft`] → [`machine::apply`] → [`mvcc::txn`]. A watch:
 //! [`grpc::watch`] and [`watch::hub`]. A start: [`run`], [`machine::load`], [`storage::recover`].
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod authority;
 pub mod background;
 pub mod backup;

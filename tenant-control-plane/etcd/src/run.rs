@@ -12,6 +12,7 @@ use crate::node::Node;
 use crate::raft::Consensus;
 use crate::raft::network::Peers;
 use crate::server::{Serve, Socket, client_routes, peer_routes};
+use crate::storage::files::sync_dir;
 use crate::{background, identity};
 
 /// Runs until `shutdown`, or until raft stops (which is an error).

@@ -1,6 +1,5 @@
 //! Sockets: gRPC, and a little HTTP beside it, on the same port.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -173,20 +172,18 @@ async fn connection(
     }
 }
 
-fn answer(
+async fn answer(
     r: Request<Incoming>,
     what: Serve,
     node: Arc<Node>,
-) -> impl Future<Output = Result<Response<Body>, BoxError>> {
-    async move {
-        match (&what, r.uri().path()) {
-            (Serve::Clients(_) | Serve::Metrics, "/health" | "/livez" | "/readyz" | "/version")
-            | (_, "/metrics") => Ok(plain_http(&r, &node).await),
-            (Serve::Clients(routes) | Serve::Peers(routes), _) => {
-                Ok(routes.clone().oneshot(r.map(Body::new)).await?)
-            }
-            (Serve::Metrics, _) => Ok(text(StatusCode::NOT_FOUND, "404 page not found\n")),
+) -> Result<Response<Body>, BoxError> {
+    match (&what, r.uri().path()) {
+        (Serve::Clients(_) | Serve::Metrics, "/health" | "/livez" | "/readyz" | "/version")
+        | (_, "/metrics") => Ok(plain_http(&r, &node).await),
+        (Serve::Clients(routes) | Serve::Peers(routes), _) => {
+            Ok(routes.clone().oneshot(r.map(Body::new)).await?)
         }
+        (Serve::Metrics, _) => Ok(text(StatusCode::NOT_FOUND, "404 page not found\n")),
     }
 }
 

@@ -154,7 +154,7 @@ impl Store {
 
     /// Sorts what [`Self::load`] collected.
     pub fn finish_load(&mut self) {
-        self.garbage.make_contiguous().sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        self.garbage.make_contiguous().sort_unstable_by_key(|(due, _)| *due);
     }
 
     /// Adds or subtracts a value from its segment's live bytes.

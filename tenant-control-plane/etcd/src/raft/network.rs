@@ -209,7 +209,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             let e = io::Error::other("a received snapshot cannot be sent on");
             return Err(StreamingError::Network(NetworkError::new(&e)));
         };
-        tracing::info!(
+        tracing::debug!(
             peer.id = format_args!("{:x}", self.target),
             revision = view.head.revision,
             "sending a snapshot"

@@ -1,10 +1,14 @@
 //! The `etcd` binary as a process, over mTLS: through our client, through the real etcdctl, and
 //! under `kill -9`.
 
+#![allow(clippy::unwrap_used)]
+
 mod api;
+mod chaos;
 mod cluster;
 mod crash;
 mod etcdctl;
+mod load;
 mod pki;
 mod server;
 mod watch;

@@ -137,12 +137,24 @@ impl Cluster {
         child.wait().unwrap();
     }
 
+    /// SIGSTOP, or SIGCONT.
+    pub fn freeze(&self, i: usize, frozen: bool) {
+        use nix::sys::signal::{Signal, kill};
+        let child = self.processes[i].as_ref().unwrap();
+        let signal = if frozen { Signal::SIGSTOP } else { Signal::SIGCONT };
+        kill(nix::unistd::Pid::from_raw(child.id() as i32), signal).unwrap();
+    }
+
     /// SIGTERM; returns whether it exited with success.
     pub fn stop(&mut self, i: usize) -> bool {
         let mut child = self.processes[i].take().unwrap();
         let pid = nix::unistd::Pid::from_raw(child.id() as i32);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
         child.wait().unwrap().success()
+    }
+
+    pub fn members(&self) -> usize {
+        self.ports.len()
     }
 
     pub fn endpoint(&self, i: usize) -> String {
