@@ -220,7 +220,7 @@ fn bootstrap(
 
 /// Proxies and clock leniency that this machine's administrator configured for apt.
 fn host_apt_options() -> Vec<String> {
-    let Ok(dump) = run(&mut Command::new("apt-config").args(["dump", "Acquire"])) else {
+    let Ok(dump) = run(Command::new("apt-config").args(["dump", "Acquire"])) else {
         return Vec::new();
     };
     let wanted = |line: &&str| {

@@ -25,7 +25,7 @@ const SPARE_IMAGES: usize = 1;
 pub struct Options {
     /// Directory with our programs, one file each under its own name.
     pub bin_dir: PathBuf,
-    /// Kept between builds.
+    /// Kept between builds; everything is in a directory `bake` in it.
     pub cache_dir: PathBuf,
     /// Becomes a link to the finished image directory.
     pub out: PathBuf,
@@ -52,7 +52,7 @@ pub fn build(options: &Options, progress: &mut dyn FnMut(&str)) -> anyhow::Resul
     if !nix::unistd::geteuid().is_root() {
         bail!("the image is built as root: its files belong to root and to system users");
     }
-    let store = Store::open(&options.cache_dir, progress)?;
+    let store = Store::open(&options.cache_dir.join("bake"), progress)?;
     let digests = program_digests(&store, &options.bin_dir)?;
     let base =
         base::ensure(&store, options.mirror.as_deref(), options.refresh_base, progress)?;

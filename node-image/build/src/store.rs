@@ -1,10 +1,10 @@
 //! The cache directory: finished things under content-derived names, one builder at a time.
 //!
 //! ```text
-//! <cache>/lock            held by the one builder
-//! <cache>/tmp/…           unfinished work; whatever a killed builder left is removed
-//! <cache>/base-…          base systems       <cache>/images-…  containerd stores
-//! <cache>/node-…          finished images    <cache>/stamps.json  digests of known files
+//! <bake>/lock             held by the one builder
+//! <bake>/tmp/…            unfinished work; whatever a killed builder left is removed
+//! <bake>/base-…           base systems       <bake>/images-…   containerd stores
+//! <bake>/node-…           finished images    <bake>/stamps.json   digests of known files
 //! ```
 
 use std::collections::BTreeMap;
