@@ -1,7 +1,8 @@
 //! ConfigMaps, Secrets and Services by name, kept for a short time.
 //!
 //! Only what this node's pods name is ever asked for (the API server lets a node see no more),
-//! and nothing is watched: a pod that starts reads fresh, a refresh may be up to a minute old.
+//! and nothing is watched: a pod that starts reads fresh, a refresh may be up to a minute old. While
+//! the API server is away, what was read last serves.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -30,10 +31,59 @@ impl Age {
     }
 }
 
-/// Kept longer than this, an object that nobody asks for is dropped.
-const KEEP: Duration = Duration::from_secs(120);
+/// How long the API server may take before what is kept has to do.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// An object that nobody has asked for in this time is dropped.
+const KEEP: Duration = Duration::from_secs(24 * 3600);
 
-type Kept<K, T> = Mutex<HashMap<K, (Instant, Option<Arc<T>>)>>;
+struct Entry<T> {
+    fetched: Instant,
+    used: Instant,
+    object: Option<Arc<T>>,
+}
+
+type Kept<K, T> = Mutex<HashMap<K, Entry<T>>>;
+
+/// The object as kept, if it is young enough; else as `fetch` brings it. When the API server
+/// does not answer, what is kept serves however old it is, so that a container can restart
+/// while the control plane is away.
+async fn through<K, T, F>(
+    kept: &Kept<K, T>,
+    key: K,
+    age: Age,
+    fetch: F,
+) -> kube::Result<Option<Arc<T>>>
+where
+    K: Eq + Hash,
+    F: Future<Output = kube::Result<Option<T>>>,
+{
+    let now = Instant::now();
+    {
+        let mut kept = kept.lock().expect("no holder panics");
+        kept.retain(|_, entry| entry.used.elapsed() < KEEP);
+        if let Some(entry) = kept.get_mut(&key) {
+            entry.used = now;
+            if entry.fetched.elapsed() < age.limit() {
+                return Ok(entry.object.clone());
+            }
+        }
+    }
+    let answer = tokio::time::timeout(PATIENCE, fetch).await;
+    let mut kept = kept.lock().expect("no holder panics");
+    let old = kept.get(&key).map(|entry| entry.object.clone());
+    match (answer, old) {
+        (Ok(Ok(found)), _) => {
+            let object = found.map(Arc::new);
+            kept.insert(key, Entry { fetched: now, used: now, object: object.clone() });
+            Ok(object)
+        }
+        // The API server has decided: that is an answer.
+        (Ok(Err(kube::Error::Api(status))), _) if status.code < 500 => Err(kube::Error::Api(status)),
+        (Ok(Err(_)) | Err(_), Some(old)) => Ok(old),
+        (Ok(Err(error)), None) => Err(error),
+        (Err(_), None) => Err(kube::Error::Service("no answer from the API server in time".into())),
+    }
+}
 
 /// See the module documentation.
 pub struct Objects {
@@ -41,17 +91,6 @@ pub struct Objects {
     config_maps: Kept<(String, String), ConfigMap>,
     secrets: Kept<(String, String), Secret>,
     services: Kept<String, Vec<Service>>,
-}
-
-fn held<K: Eq + Hash, T>(kept: &Kept<K, T>, key: &K, age: Age) -> Option<Option<Arc<T>>> {
-    let mut kept = kept.lock().expect("no holder panics");
-    kept.retain(|_, (at, _)| at.elapsed() < KEEP);
-    kept.get(key).filter(|(at, _)| at.elapsed() < age.limit()).map(|(_, object)| object.clone())
-}
-
-fn keep<K: Eq + Hash, T>(kept: &Kept<K, T>, key: K, object: Option<Arc<T>>) -> Option<Arc<T>> {
-    kept.lock().expect("no holder panics").insert(key, (Instant::now(), object.clone()));
-    object
 }
 
 impl Objects {
@@ -76,12 +115,8 @@ impl Objects {
         age: Age,
     ) -> kube::Result<Option<Arc<ConfigMap>>> {
         let key = (namespace.to_owned(), name.to_owned());
-        if let Some(found) = held(&self.config_maps, &key, age) {
-            return Ok(found);
-        }
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
-        let found = api.get_opt(name).await?.map(Arc::new);
-        Ok(keep(&self.config_maps, key, found))
+        through(&self.config_maps, key, age, api.get_opt(name)).await
     }
 
     /// A Secret; `None` when there is none.
@@ -95,12 +130,8 @@ impl Objects {
         age: Age,
     ) -> kube::Result<Option<Arc<Secret>>> {
         let key = (namespace.to_owned(), name.to_owned());
-        if let Some(found) = held(&self.secrets, &key, age) {
-            return Ok(found);
-        }
         let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-        let found = api.get_opt(name).await?.map(Arc::new);
-        Ok(keep(&self.secrets, key, found))
+        through(&self.secrets, key, age, api.get_opt(name)).await
     }
 
     /// The Services of a namespace.
@@ -108,13 +139,11 @@ impl Objects {
     /// # Errors
     /// When the API server refuses or does not answer.
     pub async fn services(&self, namespace: &str) -> kube::Result<Arc<Vec<Service>>> {
-        let key = namespace.to_owned();
-        if let Some(Some(found)) = held(&self.services, &key, Age::Fresh) {
-            return Ok(found);
-        }
         let api: Api<Service> = Api::namespaced(self.client.clone(), namespace);
-        let found = Arc::new(api.list(&ListParams::default()).await?.items);
-        keep(&self.services, key, Some(found.clone()));
-        Ok(found)
+        let params = ListParams::default();
+        let list = async { Ok(Some(api.list(&params).await?.items)) };
+        Ok(through(&self.services, namespace.to_owned(), Age::Fresh, list)
+            .await?
+            .unwrap_or_default())
     }
 }
