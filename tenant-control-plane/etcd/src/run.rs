@@ -102,5 +102,9 @@ async fn hand_over(node: &Node) {
 fn make_private(dir: &std::path::Path) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    // A directory that a power failure takes away would take the member's votes along.
+    if let Some(parent) = dir.canonicalize()?.parent() {
+        sync_dir(parent)?;
+    }
     Ok(())
 }

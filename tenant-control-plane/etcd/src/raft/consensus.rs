@@ -8,7 +8,9 @@ use bytes::Bytes;
 use etcd_api::error::EtcdError;
 use etcd_api::pb::etcdserverpb::cluster_client::ClusterClient;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
+use openraft::errors::{
+    ChangeMembershipError, ClientWriteError, InitializeError, LinearizableReadError, RaftError,
+};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest};
 use openraft::{ChangeMembers, Config, Raft, ReadPolicy, ServerState, SnapshotPolicy};
 use tonic::Status;
@@ -21,6 +23,9 @@ use super::types::{Command, PeerNode, RaftSnapshot, RaftSnapshotMeta, TypeConfig
 use crate::machine::Machine;
 use crate::machine::load::Received;
 use crate::pb;
+
+/// How long a membership change waits for the one before it.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long things may take.
 #[derive(Debug, Clone, Copy)]
@@ -89,6 +94,10 @@ fn config(timing: Timing) -> anyhow::Result<Config> {
         max_in_snapshot_log_to_keep: timing.catchup_entries,
         purge_batch_size: 1,
         enable_pre_vote: Some(true),
+        // A leader that resumes its old term after a restart knows neither what was committed
+        // last (that reaches the disk lazily) nor has an entry of its own behind it: its read
+        // index would lie before acknowledged writes. A new term begins with a new entry.
+        enable_leader_restore: Some(false),
         api_channel_size: Some(1024),
         notification_channel_size: Some(4096),
         ..Config::default()
@@ -112,7 +121,22 @@ impl Consensus {
             StateMachine::new(Arc::clone(&machine)),
         )
         .await?;
-        Ok(Self { raft, peers, machine })
+        let started = Self { raft, peers, machine };
+        started.elect_alone().await;
+        Ok(started)
+    }
+
+    /// A member that is the only voter need not wait for anybody's heartbeat.
+    async fn elect_alone(&self) {
+        let voters: Vec<u64> = {
+            let metrics = self.raft.metrics();
+            let m = metrics.borrow_watched();
+            m.membership_config.voter_ids().collect()
+        };
+        if voters == [self.peers.member_id] {
+            // A failure means that raft has stopped, which the caller notices.
+            let _ = self.raft.trigger().elect(false).await;
+        }
     }
 
     /// Begins a new cluster with these members. Every one of them does this with the same list.
@@ -271,15 +295,29 @@ impl Consensus {
     }
 
     async fn change(&self, change: ChangeMembers<u64, PeerNode>) -> Result<(), Status> {
-        match self.raft.change_membership(change, false).await {
-            Ok(_) => Ok(()),
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
-                Err(EtcdError::NotLeader.into())
+        let deadline = tokio::time::Instant::now() + CHANGE_TIMEOUT;
+        loop {
+            let e = match self.raft.change_membership(change.clone(), false).await {
+                Ok(_) => return Ok(()),
+                Err(RaftError::Fatal(_)) => return Err(EtcdError::Stopped.into()),
+                Err(RaftError::APIError(e)) => e,
+            };
+            let busy = matches!(
+                e,
+                ClientWriteError::ChangeMembershipError(
+                    ChangeMembershipError::InProgress(_)
+                        | ChangeMembershipError::UncommittedLeaderLog(_)
+                )
+            );
+            if busy && tokio::time::Instant::now() < deadline {
+                // The last change, or this leader's first entry, is about to be committed.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
             }
-            Err(RaftError::APIError(e)) => {
-                Err(Status::failed_precondition(format!("etcdserver: {e}")))
-            }
-            Err(RaftError::Fatal(_)) => Err(EtcdError::Stopped.into()),
+            return Err(match e {
+                ClientWriteError::ForwardToLeader(_) => EtcdError::NotLeader.into(),
+                e => Status::failed_precondition(format!("etcdserver: {e}")),
+            });
         }
     }
 

@@ -96,7 +96,14 @@ async fn chaos() {
     while Instant::now() < until {
         let victim = rand::rng().random_range(0..3);
         let pause = Duration::from_millis(rand::rng().random_range(50..1500));
-        if rand::rng().random_bool(0.7) {
+        if rand::rng().random_bool(0.2) {
+            for i in 0..3 {
+                cluster.kill(i);
+            }
+            for i in 0..3 {
+                cluster.start_member(i);
+            }
+        } else if rand::rng().random_bool(0.7) {
             cluster.kill(victim);
             tokio::time::sleep(pause).await;
             cluster.start_member(victim);
