@@ -72,13 +72,21 @@ pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> anyhow::Re
         let service = AgentService { desired, board };
         server::serve(&config, listener, service, shutdown).await
     };
-    tokio::select! {
+    let done = tokio::select! {
         done = work => done,
         Some(ended) = parts.join_next() => {
             ended.context("a part of the agent failed")?;
             anyhow::bail!("a part of the agent ended")
         }
+    };
+    if config.purge && done.is_ok() {
+        // First nobody may start them again.
+        parts.shutdown().await;
+        for (name, _) in &config.drivers {
+            driver::end(&config, name).await.with_context(|| format!("driver {name}"))?;
+        }
     }
+    done
 }
 
 /// Desires nothing, and returns when nothing is left.

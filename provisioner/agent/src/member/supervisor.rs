@@ -84,7 +84,12 @@ impl Supervisor {
             };
             let started = Instant::now();
             let turn = match self.obtain(&member).await {
-                Ok(running) => {
+                Ok((running, adopted)) => {
+                    // An adopted member is what it was until its health says otherwise.
+                    if !adopted {
+                        let (pid, message) = (running.pid, "Starting.".to_owned());
+                        self.report(&member, MemberPhase::Starting, message, pid, restarts);
+                    }
                     let turn = self.watch(&running, &member, restarts, &mut wanted).await;
                     if matches!(turn, Turn::WantedChanged) {
                         continue;
@@ -114,14 +119,14 @@ impl Supervisor {
         }
     }
 
-    /// The running process: found and of this specification, or started.
-    async fn obtain(&self, member: &pb::Member) -> anyhow::Result<Running> {
+    /// The running process: found and of this specification (then `true`), or started.
+    async fn obtain(&self, member: &pb::Member) -> anyhow::Result<(Running, bool)> {
         let base = self.dir.member(&self.name);
         if let Some(running) = process::find(&base)? {
             if running.hash == setup::hash(member) {
                 tracing::info!(cluster.id = self.cluster, member = self.name, pid = running.pid,
                     "member adopted");
-                return Ok(running);
+                return Ok((running, true));
             }
             tracing::info!(cluster.id = self.cluster, member = self.name, pid = running.pid,
                 "member is restarted with a new specification");
@@ -131,7 +136,7 @@ impl Supervisor {
         let running = process::start(&self.config.launcher, &spec)?;
         tracing::info!(cluster.id = self.cluster, member = self.name, pid = running.pid,
             "member started");
-        Ok(running)
+        Ok((running, false))
     }
 
     /// Watches a running process until it ends or something else is wanted.
@@ -142,7 +147,6 @@ impl Supervisor {
         restarts: u32,
         wanted: &mut watch::Receiver<Wanted>,
     ) -> Turn {
-        self.report(member, MemberPhase::Starting, "Starting.".into(), running.pid, restarts);
         tokio::select! {
             how = running.ended() => Turn::Ended(how),
             () = self.ask(running.pid, member, restarts) => Turn::WantedChanged,

@@ -83,6 +83,14 @@ pub async fn keep_running(config: Arc<AgentConfig>, name: String, program: PathB
     }
 }
 
+/// Ends a driver that runs, for a host that is given up.
+pub async fn end(config: &AgentConfig, name: &str) -> anyhow::Result<()> {
+    if let Some(running) = process::find(&DriverDir::new(&config.data_dir, name).dir)? {
+        supervisor::end(&running, false).await;
+    }
+    Ok(())
+}
+
 async fn obtain(
     config: &AgentConfig,
     dir: &DriverDir,

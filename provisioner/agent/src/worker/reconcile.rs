@@ -95,7 +95,9 @@ impl Reconciler {
                 self.failed.remove(&worker);
             }
             Err(message) => {
-                tracing::warn!(driver = self.driver, worker, message, "worker driver refused");
+                if self.failed.get(&worker).is_none_or(|(_, before)| *before != message) {
+                    tracing::warn!(driver = self.driver, worker, message, "worker driver refused");
+                }
                 self.failed.insert(worker, (Instant::now(), message));
             }
         }
@@ -220,7 +222,10 @@ impl Reconciler {
         calls.spawn(async move {
             let call = client.ensure(EnsureRequest { spec: Some(spec) });
             let result = match tokio::time::timeout(CALL_TIMEOUT, call).await {
-                Ok(Ok(_)) => Ok(()),
+                Ok(Ok(answer)) => match answer.into_inner().status {
+                    Some(status) if status.phase() == Phase::Failed => Err(status.message),
+                    _ => Ok(()),
+                },
                 Ok(Err(status)) => Err(status.message().to_owned()),
                 Err(_) => Err("the driver took too long".to_owned()),
             };
