@@ -57,7 +57,8 @@ pub fn duration(text: &str) -> anyhow::Result<Duration> {
             "" if number == 0.0 => 0.0,
             other => bail!("duration {text:?}: unknown unit {other:?}"),
         };
-        total += Duration::try_from_secs_f64(number * seconds).with_context(|| format!("duration {text:?}"))?;
+        total += Duration::try_from_secs_f64(number * seconds)
+            .with_context(|| format!("duration {text:?}"))?;
         rest = &rest[unit..];
     }
     Ok(total)
@@ -74,7 +75,10 @@ fn port_range(text: &str) -> anyhow::Result<(u16, u16)> {
 impl Config {
     /// Checks flags.
     pub fn from_flags(flags: Flags) -> anyhow::Result<Self> {
-        ensure!(flags.etcd_prefix.trim_end_matches('/') == crate::store::ROOT, "etcd-prefix must be /registry");
+        ensure!(
+            flags.etcd_prefix.trim_end_matches('/') == crate::store::ROOT,
+            "etcd-prefix must be /registry"
+        );
         let cidr = flags.service_cluster_ip_range.split(',').next().unwrap_or_default();
         let service_cidr: Ipv4Net =
             cidr.parse().with_context(|| format!("service-cluster-ip-range {cidr:?}"))?;
@@ -82,11 +86,13 @@ impl Config {
             (8..=28).contains(&service_cidr.prefix_len()),
             "service-cluster-ip-range {cidr}: the prefix must be between /8 and /28"
         );
-        let emulated_version = flags.emulated_version.clone().unwrap_or_else(|| {
-            schema::Schema::versions().last().unwrap_or("1.35").to_owned()
-        });
+        let emulated_version = flags
+            .emulated_version
+            .clone()
+            .unwrap_or_else(|| schema::Schema::versions().last().unwrap_or("1.35").to_owned());
         // Upstream also takes `kube=1.35`.
-        let emulated_version = emulated_version.trim_start_matches("kube=").trim_start_matches('v').to_owned();
+        let emulated_version =
+            emulated_version.trim_start_matches("kube=").trim_start_matches('v').to_owned();
         let known: Vec<_> = schema::Schema::versions().collect();
         ensure!(
             known.contains(&emulated_version.as_str()),
@@ -123,7 +129,7 @@ impl Config {
 
     fn keys(&self) -> anyhow::Result<KeySet> {
         let files = &self.flags.service_account_key_file;
-        let pems = files.iter().map(|p| read(p)).collect::<anyhow::Result<Vec<_>>>()?;
+        let pems = files.iter().map(read).collect::<anyhow::Result<Vec<_>>>()?;
         KeySet::from_pems(pems).context("service-account-key-file")
     }
 
@@ -132,8 +138,13 @@ impl Config {
         let Some(path) = &self.flags.service_account_signing_key_file else { return Ok(None) };
         let signing_key =
             SigningKey::from_pem(&read(path)?).context("service-account-signing-key-file")?;
-        let issuer = self.flags.service_account_issuer.first().context("service-account-issuer is required")?;
-        let max = self.flags.service_account_max_token_expiration.as_deref().map(duration).transpose()?;
+        let issuer = self
+            .flags
+            .service_account_issuer
+            .first()
+            .context("service-account-issuer is required")?;
+        let max =
+            self.flags.service_account_max_token_expiration.as_deref().map(duration).transpose()?;
         Ok(Some(Issuer::new(IssuerConfig {
             issuer: issuer.clone(),
             signing_key,
@@ -159,7 +170,7 @@ impl Config {
         });
         Ok(AuthConfig {
             anonymous: flags.anonymous_auth,
-            client_ca_pem: flags.client_ca_file.as_ref().map(|p| read(p)).transpose()?,
+            client_ca_pem: flags.client_ca_file.as_ref().map(read).transpose()?,
             request_header: self.request_header()?,
             service_account,
             bootstrap_tokens: flags.enable_bootstrap_token_auth,
@@ -204,9 +215,10 @@ impl Config {
             Some(path) => streaming::egress::dialer_from_file(path, "cluster")?,
             None => streaming::Dialer::Direct,
         };
-        let optional = |path: &Option<PathBuf>| path.as_ref().map(|p| read(p)).transpose();
+        let optional = |path: &Option<PathBuf>| path.as_ref().map(read).transpose();
         let tls = streaming::tls::KubeletTls {
-            client_certificate_pem: optional(&flags.kubelet_client_certificate)?.unwrap_or_default(),
+            client_certificate_pem: optional(&flags.kubelet_client_certificate)?
+                .unwrap_or_default(),
             client_key_pem: optional(&flags.kubelet_client_key)?.unwrap_or_default(),
             certificate_authority_pem: optional(&flags.kubelet_certificate_authority)?,
         };

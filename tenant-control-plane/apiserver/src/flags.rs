@@ -98,7 +98,11 @@ pub struct Flags {
     pub kubelet_certificate_authority: Option<PathBuf>,
     /// Which of a node's addresses to use, in this order. Unlike upstream, names come after
     /// addresses: they do not resolve where this server runs.
-    #[arg(long, value_delimiter = ',', default_value = "InternalIP,Hostname,InternalDNS,ExternalDNS,ExternalIP")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "InternalIP,Hostname,InternalDNS,ExternalDNS,ExternalIP"
+    )]
     pub kubelet_preferred_address_types: Vec<String>,
     /// How this server reaches nodes, pods and Services.
     #[arg(long)]

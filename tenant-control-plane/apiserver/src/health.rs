@@ -33,9 +33,14 @@ impl Health {
 
 const LIVE: &[&str] = &["ping", "log", "etcd", "poststarthook/rbac/bootstrap-roles"];
 const READY: &[&str] = &[
-    "ping", "log", "etcd", "informer-sync", "poststarthook/rbac/bootstrap-roles",
+    "ping",
+    "log",
+    "etcd",
+    "informer-sync",
+    "poststarthook/rbac/bootstrap-roles",
     "poststarthook/scheduling/bootstrap-system-priority-classes",
-    "poststarthook/start-kubernetes-service-cidr-controller", "shutdown",
+    "poststarthook/start-kubernetes-service-cidr-controller",
+    "shutdown",
 ];
 
 async fn check(api: &Api, name: &str) -> Result<(), String> {
@@ -49,7 +54,9 @@ async fn check(api: &Api, name: &str) -> Result<(), String> {
         "shutdown" if health.shutting_down.load(Ordering::Relaxed) => {
             Err("process is shutting down".to_owned())
         }
-        hook if hook.starts_with("poststarthook/") && !health.bootstrapped.load(Ordering::Relaxed) => {
+        hook if hook.starts_with("poststarthook/")
+            && !health.bootstrapped.load(Ordering::Relaxed) =>
+        {
             Err("not finished".to_owned())
         }
         _ => Ok(()),

@@ -21,6 +21,8 @@
 //! A request comes in at [`run::run`] and leaves towards etcd (crate `etcd-api`) or a kubelet
 //! (crate `streaming`).
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod alloc;
 pub mod api;
 pub mod bootstrap;

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Upper bounds of the latency buckets, seconds.
@@ -87,7 +87,11 @@ impl Metrics {
             let _ = writeln!(out, "# TYPE {name} gauge\n{name} {value}");
         };
         gauge(&mut out, "apiserver_longrunning_requests", self.watches.load(Ordering::Relaxed));
-        gauge(&mut out, "apiserver_current_inflight_requests", self.in_flight.load(Ordering::Relaxed));
+        gauge(
+            &mut out,
+            "apiserver_current_inflight_requests",
+            self.in_flight.load(Ordering::Relaxed),
+        );
         let _ = writeln!(out, "# TYPE apiserver_storage_objects gauge");
         for (resource, count) in objects {
             let _ = writeln!(out, "apiserver_storage_objects{{resource=\"{resource}\"}} {count}");

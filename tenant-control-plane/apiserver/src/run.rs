@@ -70,7 +70,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         .await
         .with_context(|| format!("listening on {}", config.listen))?;
     let background = CancellationToken::new();
-    let Some(api) = assemble(config, listener.local_addr()?.port(), &background, &shutdown).await? else {
+    let Some(api) = assemble(config, listener.local_addr()?.port(), &background, &shutdown).await?
+    else {
         return Ok(());
     };
     let stop_serving = CancellationToken::new();
@@ -111,7 +112,8 @@ async fn assemble(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Option<Arc<Api>>> {
     config.secure_port = port;
-    let client = etcd_api::client::connect(&config.flags.etcd_servers, config.etcd_tls()?.as_ref())?;
+    let client =
+        etcd_api::client::connect(&config.flags.etcd_servers, config.etcd_tls()?.as_ref())?;
     let store = Store::new(client);
     let table = Arc::new(Table::new());
     let caches = Caches::new(store.clone(), &table);
@@ -120,8 +122,12 @@ async fn assemble(
     let authorizer = Arc::new(Authorizer::new(modes, source.clone()));
     let schema = schema::Schema::get(&config.emulated_version)
         .context("the emulated version has no table of types")?;
-    let services =
-        ServiceAllocator::new(store.clone(), caches.clone(), config.service_cidr, config.node_ports);
+    let services = ServiceAllocator::new(
+        store.clone(),
+        caches.clone(),
+        config.service_cidr,
+        config.node_ports,
+    );
     let api = Api {
         authenticator: Authenticator::new(config.auth()?, source.clone())?,
         admission: config.admission(source, authorizer.clone())?,

@@ -90,8 +90,12 @@ async fn impersonate(api: Arc<Api>, mut request: Request, next: Next) -> Respons
         Err(status) => return respond::error(&status),
     }
     // What proved the caller's identity goes no further.
-    let secrets: Vec<_> =
-        request.headers().keys().filter(|n| auth::authn::is_credential_header(n)).cloned().collect();
+    let secrets: Vec<_> = request
+        .headers()
+        .keys()
+        .filter(|n| auth::authn::is_credential_header(n))
+        .cloned()
+        .collect();
     for name in secrets {
         request.headers_mut().remove(name);
     }
@@ -121,9 +125,15 @@ async fn dispatch(api: Arc<Api>, request: Request) -> Response {
         "healthz" | "livez" | "readyz" => health::handle(api, info.path.clone(), query).await,
         "metrics" => {
             let caches = api.caches.all();
-            let counts: Vec<_> =
-                caches.iter().map(|c| (c.prefix.trim_start_matches("/registry/").to_owned(), c.len())).collect();
-            respond::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", api.metrics.render(&counts))
+            let counts: Vec<_> = caches
+                .iter()
+                .map(|c| (c.prefix.trim_start_matches("/registry/").to_owned(), c.len()))
+                .collect();
+            respond::bytes(
+                StatusCode::OK,
+                "text/plain; version=0.0.4; charset=utf-8",
+                api.metrics.render(&counts),
+            )
         }
         _ => match discovery::handle(&api, request.headers(), path) {
             Some(response) => response,

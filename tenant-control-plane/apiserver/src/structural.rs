@@ -114,9 +114,12 @@ mod tests {
             "spec": {"free": {"a": 1}, "map": {"k": "v"}, "other": 1}, "more": 2,
         });
         settle(&schema, &mut object);
-        assert_eq!(object, json!({
-            "apiVersion": "a/v1", "kind": "K", "metadata": {"name": "x"},
-            "spec": {"free": {"a": 1}, "map": {"k": "v"}, "size": 3},
-        }));
+        assert_eq!(
+            object,
+            json!({
+                "apiVersion": "a/v1", "kind": "K", "metadata": {"name": "x"},
+                "spec": {"free": {"a": 1}, "map": {"k": "v"}, "size": 3},
+            })
+        );
     }
 }

@@ -57,7 +57,9 @@ impl Printer {
             return self.built_in.row(object, now);
         }
         let name = object["metadata"]["name"].clone();
-        std::iter::once(name).chain(self.custom.iter().map(|c| custom_cell(c, object, now))).collect()
+        std::iter::once(name)
+            .chain(self.custom.iter().map(|c| custom_cell(c, object, now)))
+            .collect()
     }
 
     /// One row.
@@ -91,7 +93,9 @@ fn custom_cell(column: &Column, object: &Value, now: Timestamp) -> Value {
     match column.definition["type"].as_str() {
         Some("date") => {
             let at = first.as_str().and_then(|t| t.parse::<Timestamp>().ok());
-            at.map_or(Value::Null, |at| printers::human_duration(now.duration_since(at).as_secs()).into())
+            at.map_or(Value::Null, |at| {
+                printers::human_duration(now.duration_since(at).as_secs()).into()
+            })
         }
         Some("integer" | "number" | "boolean") => (*first).clone(),
         _ => {

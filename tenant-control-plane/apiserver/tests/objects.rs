@@ -64,13 +64,16 @@ async fn lists_are_paged_selected_and_shown_as_tables() {
     let cluster = Cluster::start().await;
     let c = cluster.admin();
     for i in 0..7 {
-        c.post(MAPS, &config_map(&format!("m{i}"), if i % 2 == 0 { "even" } else { "odd" })).await.expect(201);
+        c.post(MAPS, &config_map(&format!("m{i}"), if i % 2 == 0 { "even" } else { "odd" }))
+            .await
+            .expect(201);
     }
     let first = c.get(&format!("{MAPS}?limit=3&labelSelector=v")).await.expect(200);
     let token = first["metadata"]["continue"].as_str().unwrap().to_owned();
     // A change in between is not seen by the rest of the list.
     c.delete(&format!("{MAPS}/m5")).await.expect(200);
-    let second = c.get(&format!("{MAPS}?limit=3&labelSelector=v&continue={token}")).await.expect(200);
+    let second =
+        c.get(&format!("{MAPS}?limit=3&labelSelector=v&continue={token}")).await.expect(200);
     assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
     let names = |list: &Value| -> Vec<String> {
         let items = list["items"].as_array().unwrap().iter();
@@ -150,11 +153,15 @@ async fn pods_are_bound_evicted_and_end_in_their_time() {
     let cluster = Cluster::start().await;
     let c = cluster.admin();
     let pods = "/api/v1/namespaces/default/pods";
-    c.post("/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "default"}})).await.expect(201);
-    let pod = |name: &str| json!({
-        "metadata": {"name": name, "labels": {"app": "x"}},
-        "spec": {"containers": [{"name": "c", "image": "i"}], "terminationGracePeriodSeconds": 5},
-    });
+    c.post("/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "default"}}))
+        .await
+        .expect(201);
+    let pod = |name: &str| {
+        json!({
+            "metadata": {"name": name, "labels": {"app": "x"}},
+            "spec": {"containers": [{"name": "c", "image": "i"}], "terminationGracePeriodSeconds": 5},
+        })
+    };
     let made = c.post(pods, &pod("p")).await.expect(201);
     assert_eq!(made["status"]["phase"], "Pending");
     assert_eq!(made["status"]["qosClass"], "BestEffort");
@@ -167,13 +174,20 @@ async fn pods_are_bound_evicted_and_end_in_their_time() {
 
     let running = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}, "spec": {"nodeName": "other"}});
     let after = c.patch(&format!("{pods}/p/status"), &running).await.expect(200);
-    assert_eq!((&after["status"]["phase"], &after["spec"]["nodeName"]), (&json!("Running"), &json!("n1")));
+    assert_eq!(
+        (&after["status"]["phase"], &after["spec"]["nodeName"]),
+        (&json!("Running"), &json!("n1"))
+    );
 
     let budget = json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "x"}}}});
     let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
     c.post(budgets, &budget).await.expect(201);
-    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
-    assert_eq!(c.post(&format!("{pods}/p/eviction"), &eviction).await.expect(429)["reason"], "TooManyRequests");
+    let eviction =
+        json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
+    assert_eq!(
+        c.post(&format!("{pods}/p/eviction"), &eviction).await.expect(429)["reason"],
+        "TooManyRequests"
+    );
     let allow = json!({"status": {"disruptionsAllowed": 1, "currentHealthy": 2, "desiredHealthy": 1, "expectedPods": 2, "observedGeneration": 1}});
     c.patch(&format!("{budgets}/b/status"), &allow).await.expect(200);
     c.post(&format!("{pods}/p/eviction"), &eviction).await.expect(201);

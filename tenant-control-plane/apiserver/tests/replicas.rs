@@ -25,7 +25,9 @@ async fn addresses_and_ports_are_given_once() {
     let mut made = Vec::new();
     for i in 0..12 {
         let client = clients[i % 2].clone();
-        made.push(tokio::spawn(async move { client.post(SERVICES, &service(&format!("s{i}"))).await.expect(201) }));
+        made.push(tokio::spawn(async move {
+            client.post(SERVICES, &service(&format!("s{i}"))).await.expect(201)
+        }));
     }
     let (mut ips, mut ports) = (BTreeSet::new(), BTreeSet::new());
     for one in made {
@@ -54,7 +56,10 @@ async fn addresses_and_ports_are_given_once() {
         clients[1].post(SERVICES, &again).await.code == 201
     })
     .await;
-    let plain = c.patch(&format!("{SERVICES}/again"), &json!({"spec": {"type": "ClusterIP"}})).await.expect(200);
+    let plain = c
+        .patch(&format!("{SERVICES}/again"), &json!({"spec": {"type": "ClusterIP"}}))
+        .await
+        .expect(200);
     assert!(plain["spec"]["ports"][0]["nodePort"].is_null());
 
     let endpoints = "/api/v1/namespaces/default/endpoints/kubernetes";
@@ -83,7 +88,8 @@ async fn who_may_do_what() {
 
     let accounts = "/api/v1/namespaces/default/serviceaccounts";
     admin.post(accounts, &json!({"metadata": {"name": "robot"}})).await.expect(201);
-    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+    let request =
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
     let token = admin.post(&format!("{accounts}/robot/token"), &request).await.expect(201);
     let mut robot = anonymous.clone();
     robot.token = Some(token["status"]["token"].as_str().unwrap().to_owned());
@@ -100,7 +106,10 @@ async fn who_may_do_what() {
     robot.get(maps).await.expect(200);
     robot.get("/api/v1/configmaps").await.expect(403);
 
-    let as_robot = [("impersonate-user", "system:serviceaccount:default:robot"), ("content-type", "application/json")];
+    let as_robot = [
+        ("impersonate-user", "system:serviceaccount:default:robot"),
+        ("content-type", "application/json"),
+    ];
     let review = json!({"spec": {"resourceAttributes": {"namespace": "default", "verb": "list", "resource": "configmaps"}}});
     let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
     let answer = admin.request("POST", path, &as_robot, review.to_string()).await.expect(201);
@@ -122,7 +131,10 @@ async fn discovery_and_schemas_are_complete() {
             assert_eq!(c.get(&path).await.expect(200)["kind"], "APIResourceList");
         }
     }
-    let accept = [("accept", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json")];
+    let accept = [(
+        "accept",
+        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json",
+    )];
     let aggregated = c.request("GET", "/apis", &accept, "").await.expect(200);
     assert_eq!(aggregated["kind"], "APIGroupDiscoveryList");
     let index = c.get("/openapi/v3").await.expect(200);

@@ -12,7 +12,8 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 async fn watches_replay_select_and_mark() {
     let mut cluster = Cluster::start().await;
     let c = cluster.admin();
-    let start = c.get(MAPS).await.expect(200)["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    let start =
+        c.get(MAPS).await.expect(200)["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
     c.post(MAPS, &config_map("a", "1")).await.expect(201);
     c.patch(&format!("{MAPS}/a"), &json!({"metadata": {"labels": {"v": "2"}}})).await.expect(200);
     c.delete(&format!("{MAPS}/a")).await.expect(200);
@@ -21,10 +22,14 @@ async fn watches_replay_select_and_mark() {
         assert_eq!(all.line().await, wanted);
     }
     // Leaving a selection looks like a deletion.
-    let mut selected = c.watch(&format!("{MAPS}?watch=1&labelSelector=v%3D1&resourceVersion={start}")).await;
+    let mut selected =
+        c.watch(&format!("{MAPS}?watch=1&labelSelector=v%3D1&resourceVersion={start}")).await;
     assert_eq!(selected.line().await, "ADDED a");
     let left = selected.next().await.unwrap();
-    assert_eq!((&left["type"], &left["object"]["metadata"]["labels"]["v"]), (&json!("DELETED"), &json!("1")));
+    assert_eq!(
+        (&left["type"], &left["object"]["metadata"]["labels"]["v"]),
+        (&json!("DELETED"), &json!("1"))
+    );
 
     c.post(MAPS, &config_map("b", "1")).await.expect(201);
     let query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&labelSelector=v";
@@ -41,7 +46,14 @@ async fn watches_replay_select_and_mark() {
     assert!(short.next().await.is_none());
 
     let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
-    let shown = c.request("GET", &format!("{MAPS}?watch=1&timeoutSeconds=1&resourceVersion=0&labelSelector=v"), &table, "").await;
+    let shown = c
+        .request(
+            "GET",
+            &format!("{MAPS}?watch=1&timeoutSeconds=1&resourceVersion=0&labelSelector=v"),
+            &table,
+            "",
+        )
+        .await;
     let line = shown.body.split(|b| *b == b'\n').next().unwrap().to_vec();
     let event: serde_json::Value = serde_json::from_slice(&line).unwrap();
     assert_eq!(event["object"]["kind"], "Table");
@@ -64,7 +76,8 @@ async fn a_restart_of_the_store_is_survived() {
     assert_ne!(down, 200);
     cluster.etcd.run();
     common::wait("writes work again", async || {
-        c.post(MAPS, &config_map("after", "1")).await.code != 500 && c.get(&format!("{MAPS}/after")).await.code == 200
+        c.post(MAPS, &config_map("after", "1")).await.code != 500
+            && c.get(&format!("{MAPS}/after")).await.code == 200
     })
     .await;
     assert_eq!(watch.line().await, "ADDED after");
@@ -78,6 +91,8 @@ async fn termination_ends_watches_and_the_process() {
     let pid = cluster.servers[0].process.0.id().to_string();
     std::process::Command::new("kill").arg(&pid).status().unwrap();
     assert!(watch.next().await.is_none());
-    let status = tokio::task::spawn_blocking(move || cluster.servers[0].process.0.wait().unwrap()).await.unwrap();
+    let status = tokio::task::spawn_blocking(move || cluster.servers[0].process.0.wait().unwrap())
+        .await
+        .unwrap();
     assert!(status.success());
 }

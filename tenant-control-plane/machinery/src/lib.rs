@@ -3,6 +3,8 @@
 //!
 //! No input or output, no async, no clocks: a crate of any layer may depend on it.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod names;
 pub mod quantity;
 pub mod request;

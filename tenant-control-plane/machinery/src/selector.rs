@@ -158,7 +158,8 @@ impl LabelSelector {
             return if selector.is_null() { Ok(Self::nothing()) } else { error("not an object") };
         };
         let mut requirements = Vec::new();
-        for (key, value) in selector.get("matchLabels").and_then(Value::as_object).into_iter().flatten()
+        for (key, value) in
+            selector.get("matchLabels").and_then(Value::as_object).into_iter().flatten()
         {
             let value = value.as_str().unwrap_or_default().to_owned();
             requirements.push(Requirement::new(key, Operator::In, vec![value])?);
@@ -192,7 +193,9 @@ impl LabelSelector {
             match parser.next() {
                 Token::End => return Ok(Self::from_requirements(requirements)),
                 Token::Comma if parser.peek() != &Token::End => {}
-                other => return error(format!("found '{other}', expected: ',' or 'end of string'")),
+                other => {
+                    return error(format!("found '{other}', expected: ',' or 'end of string'"));
+                }
             }
         }
     }
@@ -322,7 +325,11 @@ impl Parser {
         }
         let key = match self.next() {
             Token::Word(word) => word,
-            other => return error(format!("found '{other}', expected: !, identifier, or 'end of string'")),
+            other => {
+                return error(format!(
+                    "found '{other}', expected: !, identifier, or 'end of string'"
+                ));
+            }
         };
         if negated {
             return Requirement::new(key, Operator::DoesNotExist, Vec::new());
@@ -338,9 +345,7 @@ impl Parser {
             Token::Word(word) if word == "in" => (Operator::In, true),
             Token::Word(word) if word == "notin" => (Operator::NotIn, true),
             other => {
-                return error(format!(
-                    "found '{other}', expected: in, notin, =, ==, !=, gt, lt"
-                ));
+                return error(format!("found '{other}', expected: in, notin, =, ==, !=, gt, lt"));
             }
         };
         let values = if set { self.set()? } else { vec![self.exact()] };
@@ -454,7 +459,11 @@ fn field_requirement(term: &str) -> Result<FieldRequirement, SelectorError> {
         match c {
             '\\' => match chars.next() {
                 Some(literal @ (',' | '=' | '\\')) => value.push(literal),
-                _ => return error(format!("invalid field selector: invalid escape sequence in {raw:?}")),
+                _ => {
+                    return error(format!(
+                        "invalid field selector: invalid escape sequence in {raw:?}"
+                    ));
+                }
             },
             '=' => return error(format!("invalid field selector: unescaped '=' in {raw:?}")),
             _ => value.push(c),
@@ -472,12 +481,27 @@ mod tests {
     fn parsing_and_matching_labels() {
         let labels = json!({"app": "web", "tier": "front", "n": "7"});
         for (text, wanted) in [
-            ("", true), ("app", true), ("!app", false), ("!nope", true), ("app=web", true),
-            ("app==web", true), ("app!=web", false), ("nope!=x", true), ("app in (db, web)", true),
-            ("app notin (db)", true), ("app in (db),tier", false), ("n>6", true), ("n<7", false),
-            ("tier = front , app=web", true), ("nope=", false),
+            ("", true),
+            ("app", true),
+            ("!app", false),
+            ("!nope", true),
+            ("app=web", true),
+            ("app==web", true),
+            ("app!=web", false),
+            ("nope!=x", true),
+            ("app in (db, web)", true),
+            ("app notin (db)", true),
+            ("app in (db),tier", false),
+            ("n>6", true),
+            ("n<7", false),
+            ("tier = front , app=web", true),
+            ("nope=", false),
         ] {
-            assert_eq!(LabelSelector::parse(text).unwrap().matches_labels(&labels), wanted, "{text}");
+            assert_eq!(
+                LabelSelector::parse(text).unwrap().matches_labels(&labels),
+                wanted,
+                "{text}"
+            );
         }
         for bad in ["=x", "a b", "a in b", "a in (b", "a,", "-a", "a=-", "a>b", "a in ()x", ","] {
             assert!(LabelSelector::parse(bad).is_err(), "{bad}");
@@ -495,7 +519,9 @@ mod tests {
         assert!(!selector.matches_labels(&json!({"app": "web", "tier": "back"})));
         assert_eq!(selector.to_string(), "app=web,tier!=back");
         assert!(LabelSelector::from_json(&json!({})).unwrap().matches_labels(&Value::Null));
-        assert!(!LabelSelector::from_json(&Value::Null).unwrap().matches_labels(&json!({"a": "b"})));
+        assert!(
+            !LabelSelector::from_json(&Value::Null).unwrap().matches_labels(&json!({"a": "b"}))
+        );
     }
 
     #[test]

@@ -199,7 +199,8 @@ impl Status {
     /// Names the object that the status is about.
     pub fn about(mut self, resource: &GroupResource, name: &str) -> Self {
         let mut details = serde_json::Map::new();
-        for (key, value) in [("name", name), ("group", &resource.group), ("kind", &resource.resource)]
+        for (key, value) in
+            [("name", name), ("group", &resource.group), ("kind", &resource.resource)]
         {
             if !value.is_empty() {
                 details.insert(key.to_owned(), value.into());
@@ -237,7 +238,10 @@ mod tests {
             field: "spec.selector".into(),
         };
         let status = Status::invalid("apps", "Deployment", "web", vec![cause]);
-        assert_eq!(status.message, "Deployment.apps \"web\" is invalid: spec.selector: Required value");
+        assert_eq!(
+            status.message,
+            "Deployment.apps \"web\" is invalid: spec.selector: Required value"
+        );
         assert_eq!(status.to_json()["details"]["causes"][0]["field"], "spec.selector");
         assert_eq!(status.code, 422);
     }

@@ -60,7 +60,12 @@ pub fn ip_of(service: &Value) -> Option<Ipv4Addr> {
 
 impl ServiceAllocator {
     /// An allocator for a range of addresses and one of ports.
-    pub fn new(store: Arc<Store>, caches: Arc<Caches>, cidr: Ipv4Net, node_ports: (u16, u16)) -> Self {
+    pub fn new(
+        store: Arc<Store>,
+        caches: Arc<Caches>,
+        cidr: Ipv4Net,
+        node_ports: (u16, u16),
+    ) -> Self {
         Self { store, caches, cidr, node_ports }
     }
 
@@ -71,7 +76,11 @@ impl ServiceAllocator {
 
     /// Fills in what a new or changed Service needs. The returned writes belong into the
     /// transaction that writes it.
-    pub async fn allocate(&self, service: &mut Value, old: Option<&Value>) -> Result<Vec<Write>, Status> {
+    pub async fn allocate(
+        &self,
+        service: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<Vec<Write>, Status> {
         let mut writes = self.allocate_ip(service, old)?;
         writes.extend(self.allocate_ports(service, old).await?);
         Ok(writes)
@@ -122,7 +131,12 @@ impl ServiceAllocator {
         ObjectSource::get(&*self.caches, &addresses, "", &ip.to_string()).is_some()
     }
 
-    fn check_ip(&self, service: &Value, text: &str, held: Option<Ipv4Addr>) -> Result<Ipv4Addr, Status> {
+    fn check_ip(
+        &self,
+        service: &Value,
+        text: &str,
+        held: Option<Ipv4Addr>,
+    ) -> Result<Ipv4Addr, Status> {
         let refuse = |why: String| {
             let message = format!("Invalid value: [{text:?}]: {why}");
             Err(invalid(service, vec![cause("FieldValueInvalid", "spec.clusterIPs", message)]))
@@ -130,7 +144,8 @@ impl ServiceAllocator {
         let Ok(ip) = text.parse::<Ipv4Addr>() else {
             return refuse("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into());
         };
-        let usable = self.cidr.contains(&ip) && ip != self.cidr.network() && ip != self.cidr.broadcast();
+        let usable =
+            self.cidr.contains(&ip) && ip != self.cidr.network() && ip != self.cidr.broadcast();
         if !usable {
             return refuse(format!(
                 "failed to allocate IP {ip}: the provided IP ({ip}) is not in the valid range. The range of valid IPs is {}",
@@ -155,7 +170,8 @@ impl ServiceAllocator {
                 return Ok(ip);
             }
         }
-        let in_order = (reserved + 1..size).chain(1..=reserved).map(|n| Ipv4Addr::from(network + n));
+        let in_order =
+            (reserved + 1..size).chain(1..=reserved).map(|n| Ipv4Addr::from(network + n));
         in_order
             .into_iter()
             .find(|ip| !self.is_taken(ip))
@@ -185,7 +201,11 @@ impl ServiceAllocator {
         Write::Put { key: NODE_PORTS_KEY.to_owned(), value, expected, lease: 0 }
     }
 
-    async fn allocate_ports(&self, service: &mut Value, old: Option<&Value>) -> Result<Vec<Write>, Status> {
+    async fn allocate_ports(
+        &self,
+        service: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<Vec<Write>, Status> {
         let held = old.map(ports_of).unwrap_or_default();
         let wants = wants_node_ports(service);
         let wants_health = service["spec"]["type"] == "LoadBalancer"

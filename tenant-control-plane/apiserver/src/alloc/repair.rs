@@ -47,7 +47,9 @@ impl ServiceAllocator {
             if text("resource") != "services" {
                 continue;
             }
-            let Some(Ok(ip)) = address["metadata"]["name"].as_str().map(str::parse) else { continue };
+            let Some(Ok(ip)) = address["metadata"]["name"].as_str().map(str::parse) else {
+                continue;
+            };
             let services = GroupResource::new("", "services");
             let owner =
                 ObjectSource::get(&*self.caches, &services, text("namespace"), text("name"));

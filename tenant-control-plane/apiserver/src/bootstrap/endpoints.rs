@@ -71,7 +71,10 @@ impl Record {
 }
 
 /// Addresses by port, of all records but one.
-async fn replicas(api: &Arc<Api>, without: Option<&str>) -> Result<BTreeMap<i64, Vec<String>>, Status> {
+async fn replicas(
+    api: &Arc<Api>,
+    without: Option<&str>,
+) -> Result<BTreeMap<i64, Vec<String>>, Status> {
     let page = api.store.range(PREFIX, PREFIX, 0, 0).await?;
     let mut by_port: BTreeMap<i64, Vec<String>> = BTreeMap::new();
     for kv in page.kvs {
@@ -117,7 +120,10 @@ async fn publish(api: &Arc<Api>, without: Option<&str>) -> Result<(), Status> {
 }
 
 /// One slice per port: within a slice every endpoint has the same ports.
-async fn publish_slices(api: &Arc<Api>, by_port: &BTreeMap<i64, Vec<String>>) -> Result<(), Status> {
+async fn publish_slices(
+    api: &Arc<Api>,
+    by_port: &BTreeMap<i64, Vec<String>>,
+) -> Result<(), Status> {
     let mut wanted = Vec::new();
     for (at, (number, ips)) in by_port.iter().enumerate() {
         let name = if at == 0 { "kubernetes".to_owned() } else { format!("kubernetes-{number}") };

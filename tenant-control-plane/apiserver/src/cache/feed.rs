@@ -126,7 +126,9 @@ impl Feed {
         let stream = tokio_stream::wrappers::ReceiverStream::new(requests);
         let mut requests = tonic::Request::new(stream);
         // A member without a leader ends the watch instead of keeping it silent.
-        requests.metadata_mut().insert("hasleader", tonic::metadata::MetadataValue::from_static("true"));
+        requests
+            .metadata_mut()
+            .insert("hasleader", tonic::metadata::MetadataValue::from_static("true"));
         let mut responses = match self.store.client().watch().watch(requests).await {
             Ok(response) => response.into_inner(),
             Err(status) => return Broken::Again(status.message().to_owned()),

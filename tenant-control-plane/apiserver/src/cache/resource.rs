@@ -250,7 +250,8 @@ mod tests {
     }
 
     fn cache() -> ResourceCache {
-        let node = Field { name: "spec.nodeName".into(), pointer: "/spec/nodeName".into(), absent: "" };
+        let node =
+            Field { name: "spec.nodeName".into(), pointer: "/spec/nodeName".into(), absent: "" };
         ResourceCache::new("/registry/pods".into(), vec![node], 10)
     }
 
@@ -261,7 +262,10 @@ mod tests {
             cache.put(&format!("ns/{name}"), &pod(name, "n1"), 11 + i as i64);
         }
         let all = cache.list(&Filter::default(), None, 2, 12);
-        assert_eq!((all.objects.len(), all.more, all.remaining, all.revision), (2, true, Some(1), 13));
+        assert_eq!(
+            (all.objects.len(), all.more, all.remaining, all.revision),
+            (2, true, Some(1), 13)
+        );
         let other = Filter { namespace: Some("n".into()), ..Filter::default() };
         assert!(cache.list(&other, None, 0, 0).objects.is_empty());
         let labels = machinery::LabelSelector::parse("app=b").unwrap();
@@ -279,7 +283,9 @@ mod tests {
         let events = cache.events(&mut cursor, 10).unwrap();
         assert_eq!(events.iter().map(|e| e.revision).collect::<Vec<_>>(), [12, 15]);
         assert!(events[1].deleted);
-        assert!(String::from_utf8_lossy(&events[1].object.json).contains("\"resourceVersion\":\"15\""));
+        assert!(
+            String::from_utf8_lossy(&events[1].object.json).contains("\"resourceVersion\":\"15\"")
+        );
         assert!(cache.cursor_after(9).is_err());
         for i in 0..2 * HISTORY_MAX as i64 {
             cache.put("ns/b", &pod("b", ""), 100 + i);

@@ -13,7 +13,10 @@ const RENAMED: &[(&str, &str)] = &[
     ("count", "deprecatedCount"),
 ];
 
-fn rename(object: &mut Value, from: impl Fn(&(&'static str, &'static str)) -> (&'static str, &'static str)) {
+fn rename(
+    object: &mut Value,
+    from: impl Fn(&(&'static str, &'static str)) -> (&'static str, &'static str),
+) {
     let Some(map) = object.as_object_mut() else { return };
     for pair in RENAMED {
         let (old, new) = from(pair);

@@ -11,9 +11,24 @@ fn group_version(group: &str, version: &str) -> String {
 
 /// `/`.
 pub fn paths(table: &Snapshot) -> Value {
-    let mut paths: Vec<String> = ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/openid/v1/jwks", "/readyz", "/version"]
-        .map(str::to_owned)
-        .to_vec();
+    let mut paths: Vec<String> = [
+        "/.well-known/openid-configuration",
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/apis/",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openapi/v3/",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     for group in table.groups().into_iter().filter(|g| !g.is_empty()) {
         paths.push(format!("/apis/{group}"));
         paths.extend(table.versions(group).iter().map(|v| format!("/apis/{group}/{v}")));
@@ -121,7 +136,8 @@ pub fn resources(table: &Snapshot, group: &str, version: &str) -> Option<Value> 
 fn storage_hash(row: &Row) -> String {
     use base64::Engine;
     use std::hash::{Hash, Hasher};
-    let stored = row.stored_as.as_ref().map_or_else(|| row.api_version(), |s| s.api_version.to_owned());
+    let stored =
+        row.stored_as.as_ref().map_or_else(|| row.api_version(), |s| s.api_version.to_owned());
     let mut hasher = std::hash::DefaultHasher::new();
     (stored, &row.kind).hash(&mut hasher);
     base64::engine::general_purpose::STANDARD.encode(hasher.finish().to_be_bytes())
@@ -153,9 +169,7 @@ pub fn aggregated(table: &Snapshot, core: bool) -> Value {
 }
 
 fn aggregated_row(row: &Row) -> Value {
-    let response_kind = |group: &str, version: &str, kind: &str| {
-        json!({"group": group, "version": version, "kind": kind})
-    };
+    let response_kind = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
     let mut entry = json!({
         "resource": row.plural, "singularResource": row.singular,
         "responseKind": response_kind(&row.group, &row.version, &row.kind),

@@ -24,9 +24,10 @@ pub fn handle(api: &Arc<Api>, headers: &HeaderMap, path: &str) -> Option<Respons
     match parts.as_slice() {
         [] => json(groups::paths(&table)),
         ["version"] => json(version::info(api)),
-        ["api"] => Some(aggregated(headers, || groups::aggregated(&table, true)).unwrap_or_else(
-            || respond::json(StatusCode::OK, &groups::core_versions(api)),
-        )),
+        ["api"] => Some(
+            aggregated(headers, || groups::aggregated(&table, true))
+                .unwrap_or_else(|| respond::json(StatusCode::OK, &groups::core_versions(api))),
+        ),
         ["apis"] => Some(
             aggregated(headers, || groups::aggregated(&table, false))
                 .unwrap_or_else(|| respond::json(StatusCode::OK, &groups::group_list(&table))),

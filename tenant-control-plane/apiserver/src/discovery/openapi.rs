@@ -30,7 +30,12 @@ struct Made {
 }
 
 impl Documents {
-    fn get(&self, table: &Table, path: &str, make: impl FnOnce(&Snapshot) -> Option<Value>) -> Option<Bytes> {
+    fn get(
+        &self,
+        table: &Table,
+        path: &str,
+        make: impl FnOnce(&Snapshot) -> Option<Value>,
+    ) -> Option<Bytes> {
         let current = table.snapshot();
         let mut made = self.made.lock().expect("no panic while locked");
         if !made.table.as_ref().is_some_and(|t| Arc::ptr_eq(t, &current)) {
@@ -56,7 +61,8 @@ pub fn handle(api: &Arc<Api>, headers: &HeaderMap, rest: &[&str]) -> Option<Resp
                     "only the following media types are accepted: application/json",
                 )));
             }
-            let bytes = api.documents.get(&api.table, "v2", |t| Some(schema.openapi_v2(&rows(t))))?;
+            let bytes =
+                api.documents.get(&api.table, "v2", |t| Some(schema.openapi_v2(&rows(t))))?;
             Some(respond::bytes(StatusCode::OK, "application/json", bytes))
         }
         ["v3"] => {
@@ -65,7 +71,8 @@ pub fn handle(api: &Arc<Api>, headers: &HeaderMap, rest: &[&str]) -> Option<Resp
         }
         ["v3", path @ ..] => {
             let path = path.join("/");
-            let bytes = api.documents.get(&api.table, &path, |table| document(api, table, &path))?;
+            let bytes =
+                api.documents.get(&api.table, &path, |table| document(api, table, &path))?;
             let mut response = respond::bytes(StatusCode::OK, "application/json", bytes);
             // The address holds a hash of the content: it never changes.
             let value = HeaderValue::from_static("public, immutable");
@@ -77,9 +84,9 @@ pub fn handle(api: &Arc<Api>, headers: &HeaderMap, rest: &[&str]) -> Option<Resp
 }
 
 fn accepts_json(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).peekable();
-    values.peek().is_none()
-        || values.any(|v| v.contains("json") || v.contains("*/*"))
+    let mut values =
+        headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).peekable();
+    values.peek().is_none() || values.any(|v| v.contains("json") || v.contains("*/*"))
 }
 
 /// Built-in rows as `schema` wants them.
@@ -119,7 +126,8 @@ fn index(api: &Api, table: &Snapshot) -> Value {
         use std::hash::{Hash, Hasher};
         let path = format!("apis/{}/{}", row.group, row.version);
         let mut hasher = std::hash::DefaultHasher::new();
-        for same in table.rows().iter().filter(|r| r.group == row.group && r.version == row.version) {
+        for same in table.rows().iter().filter(|r| r.group == row.group && r.version == row.version)
+        {
             same.schema.as_ref().map(|s| s.to_string()).hash(&mut hasher);
             same.plural.hash(&mut hasher);
         }
@@ -148,7 +156,8 @@ fn document(api: &Api, table: &Snapshot, path: &str) -> Option<Value> {
     for row in custom {
         let reversed: Vec<&str> = row.group.split('.').rev().collect();
         let name = format!("{}.{}.{}", reversed.join("."), row.version, row.kind);
-        let mut schema = row.schema.as_deref().cloned().unwrap_or_else(|| json!({"type": "object"}));
+        let mut schema =
+            row.schema.as_deref().cloned().unwrap_or_else(|| json!({"type": "object"}));
         schema["x-kubernetes-group-version-kind"] =
             json!([{"group": row.group, "version": row.version, "kind": row.kind}]);
         for (key, kind) in [("apiVersion", "string"), ("kind", "string"), ("metadata", "object")] {

@@ -9,6 +9,8 @@ use super::{Request, media};
 
 /// Largest body that is read, bytes.
 pub const MAX_BODY: usize = 3 * 1024 * 1024;
+/// Longest time that a body may take.
+const READ_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 /// What a YAML body may expand to, bytes.
 const MAX_YAML_EXPANSION: usize = 8 * 1024 * 1024;
 
@@ -23,8 +25,15 @@ pub enum Notation {
     Protobuf,
 }
 
-/// Reads the whole body; 413 when it is too large.
+/// Reads the whole body; 413 when it is too large, 504 when it takes too long.
 pub async fn read(request: &mut Request) -> Result<Bytes, Status> {
+    let reading = read_whole(request);
+    tokio::time::timeout(READ_TIMEOUT, reading).await.unwrap_or_else(|_| {
+        Err(Status::new(Reason::Timeout, "the request body did not arrive in time"))
+    })
+}
+
+async fn read_whole(request: &mut Request) -> Result<Bytes, Status> {
     let mut body = std::mem::replace(request.body_mut(), streaming::body::empty());
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -65,9 +74,7 @@ pub fn decode(bytes: &[u8], notation: Notation) -> Result<Value, Status> {
         Notation::Yaml => decode_yaml(bytes),
         Notation::Protobuf => Err("protobuf is not accepted here".to_owned()),
     };
-    value.map_err(|why| {
-        Status::bad_request(format!("the object provided is unrecognized: {why}"))
-    })
+    value.map_err(|why| Status::bad_request(format!("the object provided is unrecognized: {why}")))
 }
 
 fn decode_yaml(bytes: &[u8]) -> Result<Value, String> {

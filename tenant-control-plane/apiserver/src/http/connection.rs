@@ -48,8 +48,14 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, address)) => {
-                let connection =
-                    connection(stream, address, tls.clone(), stack.clone(), builder.clone(), graceful.watcher());
+                let connection = connection(
+                    stream,
+                    address,
+                    tls.clone(),
+                    stack.clone(),
+                    builder.clone(),
+                    graceful.watcher(),
+                );
                 tokio::spawn(connection);
             }
             Err(error) => {
@@ -100,16 +106,19 @@ async fn connection(
         Err(_) => return,
     };
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let peer = Peer { address, certificates: chain.iter().map(|c| c.clone().into_owned()).collect() };
-    let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
-        let (stack, peer) = (stack.clone(), peer.clone());
-        async move {
-            let mut request = request.map(streaming::body::boxed);
-            request.extensions_mut().insert(peer);
-            Ok::<Response, std::convert::Infallible>(pass(stack, request).await)
-        }
-    });
-    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+    let peer =
+        Peer { address, certificates: chain.iter().map(|c| c.clone().into_owned()).collect() };
+    let service =
+        hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            let (stack, peer) = (stack.clone(), peer.clone());
+            async move {
+                let mut request = request.map(streaming::body::boxed);
+                request.extensions_mut().insert(peer);
+                Ok::<Response, std::convert::Infallible>(pass(stack, request).await)
+            }
+        });
+    let serving =
+        builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
     if let Err(error) = watcher.watch(serving).await {
         tracing::debug!(peer = %address, %error, "connection ended");
     }

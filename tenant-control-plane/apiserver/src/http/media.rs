@@ -72,7 +72,8 @@ impl<'a> Clause<'a> {
 
 fn clauses(headers: &HeaderMap) -> Vec<Clause<'_>> {
     let texts = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok());
-    let mut clauses: Vec<_> = texts.flat_map(|t| t.split(',')).map(|c| Clause::parse(c.trim())).collect();
+    let mut clauses: Vec<_> =
+        texts.flat_map(|t| t.split(',')).map(|c| Clause::parse(c.trim())).collect();
     clauses.retain(|c| !c.media_type.is_empty() && c.quality > 0);
     clauses.sort_by_key(|c| std::cmp::Reverse(c.quality));
     clauses
@@ -132,11 +133,15 @@ mod tests {
         assert_eq!(negotiate(&accept(table), false).unwrap().form, Form::Plain);
         let proto = "application/vnd.kubernetes.protobuf,application/json";
         assert_eq!(negotiate(&accept(proto), true).unwrap().form, Form::Plain);
-        assert_eq!(negotiate(&accept("application/vnd.kubernetes.protobuf"), true).unwrap_err().code, 406);
+        assert_eq!(
+            negotiate(&accept("application/vnd.kubernetes.protobuf"), true).unwrap_err().code,
+            406
+        );
         assert!(negotiate(&accept("application/yaml"), true).unwrap().yaml);
         assert!(!negotiate(&accept("*/*"), true).unwrap().yaml);
         assert!(!negotiate(&HeaderMap::new(), true).unwrap().yaml);
-        let discovery = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+        let discovery =
+            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
         let kind = wants_kind(&accept(discovery), "apidiscovery.k8s.io", "APIGroupDiscoveryList");
         assert_eq!(kind.as_deref(), Some("v2"));
     }

@@ -100,10 +100,16 @@ mod tests {
     #[test]
     fn what_urls_ask_for() {
         let list = info(Method::GET, "/api/v1/namespaces/a/pods?labelSelector=x%3Dy");
-        assert_eq!((list.verb.as_str(), list.namespace.as_str(), list.resource.as_str()), ("list", "a", "pods"));
+        assert_eq!(
+            (list.verb.as_str(), list.namespace.as_str(), list.resource.as_str()),
+            ("list", "a", "pods")
+        );
         assert_eq!(list.label_selector, "x=y");
         let ns = info(Method::PUT, "/api/v1/namespaces/a/finalize");
-        assert_eq!((ns.resource.as_str(), ns.name.as_str(), ns.subresource.as_str()), ("namespaces", "a", "finalize"));
+        assert_eq!(
+            (ns.resource.as_str(), ns.name.as_str(), ns.subresource.as_str()),
+            ("namespaces", "a", "finalize")
+        );
         let scale = info(Method::PATCH, "/apis/apps/v1/namespaces/a/deployments/d/scale");
         assert_eq!((scale.group.as_str(), scale.subresource.as_str()), ("apps", "scale"));
         let proxy = info(Method::GET, "/api/v1/namespaces/a/services/s:80/proxy/x/y");

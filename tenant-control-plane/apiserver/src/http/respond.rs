@@ -8,6 +8,8 @@ use streaming::body;
 
 use super::Response;
 
+/// Under this key of a status' details an expired list carries the token to go on with.
+pub const CONTINUE: &str = "continue";
 /// Bodies are sent in pieces of about this size.
 const PIECE: usize = 64 * 1024;
 
@@ -35,7 +37,15 @@ pub fn json(code: StatusCode, value: &Value) -> Response {
 /// An error.
 pub fn error(status: &Status) -> Response {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = json(code, &status.to_json());
+    let mut body = status.to_json();
+    // An expired list says how to go on; the token belongs into the metadata.
+    if let Some(token) = status.details[CONTINUE].as_str() {
+        body["metadata"][CONTINUE] = token.into();
+        if let Some(map) = body.as_object_mut() {
+            map.remove("details");
+        }
+    }
+    let mut response = json(code, &body);
     if let Some(seconds) = status.details["retryAfterSeconds"].as_u64() {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }

@@ -4,7 +4,10 @@ use super::row::{RowBuilder, Rows, namespaced};
 use crate::convert::autoscaling::{v1_to_v2, v2_to_v1};
 
 fn autoscaler() -> RowBuilder {
-    namespaced("HorizontalPodAutoscaler", "horizontalpodautoscalers").short(&["hpa"]).in_all().status()
+    namespaced("HorizontalPodAutoscaler", "horizontalpodautoscalers")
+        .short(&["hpa"])
+        .in_all()
+        .status()
 }
 
 pub(super) fn rows() -> Rows {

@@ -8,12 +8,18 @@ const PROXY: Verbs = Verbs::CREATE.and(Verbs::DELETE).and(Verbs::STATUS);
 const READ: Verbs = Verbs::GET.and(Verbs::LIST);
 
 pub(super) fn rows() -> Rows {
-    Rows::of("", "v1", [storage_and_config(), cluster_kinds(), workloads()].into_iter().flatten().collect())
+    Rows::of(
+        "",
+        "v1",
+        [storage_and_config(), cluster_kinds(), workloads()].into_iter().flatten().collect(),
+    )
 }
 
 fn storage_and_config() -> Vec<super::row::RowBuilder> {
     vec![
-        namespaced("ConfigMap", "configmaps").short(&["cm"]).strategy(strategy::config::config_map()),
+        namespaced("ConfigMap", "configmaps")
+            .short(&["cm"])
+            .strategy(strategy::config::config_map()),
         namespaced("Secret", "secrets").field("type", "/type").strategy(strategy::config::secret()),
         namespaced("LimitRange", "limitranges").short(&["limits"]),
         namespaced("ResourceQuota", "resourcequotas").short(&["quota"]).status(),
@@ -92,7 +98,9 @@ fn workloads() -> Vec<super::row::RowBuilder> {
             .field("spec.clusterIP", "/spec/clusterIP")
             .field("spec.type", "/spec/type")
             .strategy(strategy::service::service()),
-        namespaced("Endpoints", "endpoints").short(&["ep"]).strategy(strategy::service::endpoints()),
+        namespaced("Endpoints", "endpoints")
+            .short(&["ep"])
+            .strategy(strategy::service::endpoints()),
     ]
 }
 

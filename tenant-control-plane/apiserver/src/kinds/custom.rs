@@ -15,7 +15,8 @@ pub const DEFINITIONS_PREFIX: &str = "/registry/apiextensions.k8s.io/customresou
 /// Makes the table agree with the definitions in the cache. Returns the prefixes whose caches are
 /// new and have to be filled.
 pub fn refresh(table: &Table, caches: &Caches, revision: i64) -> Vec<String> {
-    let resource = machinery::GroupResource::new("apiextensions.k8s.io", "customresourcedefinitions");
+    let resource =
+        machinery::GroupResource::new("apiextensions.k8s.io", "customresourcedefinitions");
     let Some(definitions) = caches.resource(&resource) else { return Vec::new() };
     let found = definitions.list(&Filter::default(), None, 0, 0);
     let rows: Vec<Row> = found.objects.iter().flat_map(|o| rows_of(&o.value())).collect();
@@ -111,6 +112,11 @@ fn row_of(definition: &Value, version: &Value) -> Row {
     }
     let strategy = Strategy { generation: true, ..Strategy::default() };
     row.strategy = Strategy { unconditional_update: false, ..strategy };
+    let versions = spec["versions"].as_array().map_or(&[][..], Vec::as_slice);
+    if versions.len() > 1 {
+        let stored = versions.iter().find(|v| v["storage"] == json!(true));
+        row.storage_version = stored.map(|v| format!("{}/{}", row.group, text(&v["name"])));
+    }
     let subresources = &version["subresources"];
     if subresources["status"].is_object() {
         row.subresources.push(Subresource {
@@ -131,8 +137,11 @@ fn row_of(definition: &Value, version: &Value) -> Row {
             verbs: Verbs::STATUS,
         });
         let selector = scale["labelSelectorPath"].as_str().map(|p| p.replace('.', "/"));
-        row.scale_paths =
-            Some((pointer(&scale["specReplicasPath"]), pointer(&scale["statusReplicasPath"]), selector));
+        row.scale_paths = Some((
+            pointer(&scale["specReplicasPath"]),
+            pointer(&scale["statusReplicasPath"]),
+            selector,
+        ));
     }
     for field in version["selectableFields"].as_array().into_iter().flatten() {
         let path = text(&field["jsonPath"]);

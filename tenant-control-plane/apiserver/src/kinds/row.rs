@@ -84,7 +84,8 @@ pub struct Field {
 impl Field {
     /// The field's value as text.
     pub fn extract(&self, object: &Value) -> String {
-        let found = self.pointer.split('|').find_map(|p| object.pointer(p).filter(|v| !v.is_null()));
+        let found =
+            self.pointer.split('|').find_map(|p| object.pointer(p).filter(|v| !v.is_null()));
         match found {
             Some(Value::String(s)) => s.clone(),
             Some(Value::Bool(b)) => b.to_string(),
@@ -208,6 +209,8 @@ pub struct Row {
     pub scale_paths: Option<(String, String, Option<String>)>,
     /// Printed columns of custom resources.
     pub columns: Vec<Column>,
+    /// `apiVersion` under which a custom resource with several versions is stored.
+    pub storage_version: Option<String>,
     /// `openAPIV3Schema` of custom resources.
     pub schema: Option<std::sync::Arc<Value>>,
     /// The same schema as a table of types.
@@ -246,6 +249,11 @@ impl Row {
     /// The resource without its version.
     pub fn group_resource(&self) -> machinery::GroupResource {
         machinery::GroupResource::new(self.group.clone(), self.plural.clone())
+    }
+
+    /// True when what is stored is not what is served, byte for byte.
+    pub fn converts(&self) -> bool {
+        self.stored_as.is_some() || self.storage_version.is_some()
     }
 
     /// A subresource by name.
@@ -336,6 +344,7 @@ pub fn namespaced_row() -> Row {
         custom: false,
         scale_paths: None,
         columns: Vec::new(),
+        storage_version: None,
         schema: None,
         types: None,
     }

@@ -7,12 +7,16 @@ use serde_json::Value;
 
 use super::options::FieldValidation;
 use super::{Call, options};
-use crate::http::body::{self, Notation};
 use crate::http::Request;
+use crate::http::body::{self, Notation};
 
 /// Reads a body as an object of a kind: group, version and kind are checked or filled in, types
 /// are checked, unknown and duplicate fields handled as the client wishes, and dropped.
-pub async fn object(call: &Call, request: &mut Request, gvk: &GroupVersionKind) -> Result<Value, Status> {
+pub async fn object(
+    call: &Call,
+    request: &mut Request,
+    gvk: &GroupVersionKind,
+) -> Result<Value, Status> {
     let notation = body::notation(request)?;
     let bytes = body::read(request).await?;
     from_bytes(call, &bytes, notation, gvk)
@@ -66,7 +70,10 @@ fn from_protobuf(call: &Call, bytes: &[u8]) -> Result<Value, Status> {
 /// Checks that the object says that it is of this kind.
 fn identify(object: &mut Value, gvk: &GroupVersionKind) -> Result<(), Status> {
     let Some(map) = object.as_object_mut() else {
-        return Err(Status::bad_request(cannot_be_handled(gvk, "json: cannot unmarshal into Go value")));
+        return Err(Status::bad_request(cannot_be_handled(
+            gvk,
+            "json: cannot unmarshal into Go value",
+        )));
     };
     let api_version = gvk.api_version();
     let text = |v: Option<&Value>| v.and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -109,7 +116,10 @@ pub fn conform(
         FieldValidation::Warn => faults.into_iter().for_each(|fault| call.warn(fault)),
         FieldValidation::Strict if faults.is_empty() => {}
         FieldValidation::Strict => {
-            return Err(Status::bad_request(cannot_be_handled(gvk, &strict_decoding_error(&faults))));
+            return Err(Status::bad_request(cannot_be_handled(
+                gvk,
+                &strict_decoding_error(&faults),
+            )));
         }
     }
     Ok(())

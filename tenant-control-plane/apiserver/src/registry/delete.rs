@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use futures::StreamExt;
 use http::StatusCode;
 use machinery::Status;
 use serde_json::{Value, json};
@@ -19,14 +20,23 @@ use crate::store::{Outcome, Write};
 use crate::strategy::Hook;
 
 const ATTEMPTS: usize = 10;
+/// Deletions of one collection that are under way at once.
+const PARALLEL: usize = 16;
 const DEFAULT_POD_GRACE_S: i64 = 30;
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 
 /// Kinds that answer a finished deletion with the object instead of a Status.
 const RETURN_OBJECT: [&str; 9] = [
-    "pods", "services", "serviceaccounts", "persistentvolumes", "persistentvolumeclaims",
-    "podtemplates", "resourcequotas", "limitranges", "volumeattachments",
+    "pods",
+    "services",
+    "serviceaccounts",
+    "persistentvolumes",
+    "persistentvolumeclaims",
+    "podtemplates",
+    "resourcequotas",
+    "limitranges",
+    "volumeattachments",
 ];
 
 /// `DELETE` on an object.
@@ -73,7 +83,11 @@ pub async fn delete_object(call: &Call, options: &DeleteOptions) -> Result<Delet
             Err(status) => return Err(status),
         }
     }
-    Err(Status::conflict(&call.resource(), &call.info.name, "the object keeps changing; please try again"))
+    Err(Status::conflict(
+        &call.resource(),
+        &call.info.name,
+        "the object keeps changing; please try again",
+    ))
 }
 
 fn check_preconditions(call: &Call, options: &DeleteOptions, object: &Value) -> Result<(), Status> {
@@ -95,7 +109,11 @@ fn check_preconditions(call: &Call, options: &DeleteOptions, object: &Value) -> 
 }
 
 /// `None`: the object changed meanwhile.
-async fn attempt(call: &Call, options: &DeleteOptions, at: &Current) -> Result<Option<Deleted>, Status> {
+async fn attempt(
+    call: &Call,
+    options: &DeleteOptions,
+    at: &Current,
+) -> Result<Option<Deleted>, Status> {
     check_preconditions(call, options, &at.object)?;
     call.api.validate_admission(call, &call.gvk(), "", Some(&at.object), None, options.dry_run)?;
     let mut next = at.object.clone();
@@ -218,15 +236,21 @@ pub async fn collection(call: &Arc<Call>, mut request: Request) -> Result<Respon
     let filter: Filter = options::filter(call, &cache)?;
     let applied = call.api.caches.catch_up().await?;
     let found = cache.list(&filter, None, 0, applied);
-    for object in &found.objects {
+    let deletions = found.objects.iter().map(|object| {
         let one = call.about(object.namespace(), object.name());
-        match delete_object(&one, &options).await {
-            Ok(_) => {}
+        let options = options.clone();
+        async move { delete_object(&one, &options).await }
+    });
+    let mut deletions =
+        futures::stream::iter(deletions.collect::<Vec<_>>()).buffer_unordered(PARALLEL);
+    while let Some(outcome) = deletions.next().await {
+        match outcome {
             // Somebody else was faster.
-            Err(status) if status.code == 404 => {}
-            Err(status) => return Err(status),
+            Err(status) if status.code != 404 => return Err(status),
+            _ => {}
         }
     }
+    drop(deletions);
     present::list(call, found, None)
 }
 

@@ -105,7 +105,12 @@ impl Call {
 }
 
 /// Answers a resource request that may proceed.
-pub async fn handle(api: Arc<Api>, request: Request, info: RequestInfo, user: UserInfo) -> Response {
+pub async fn handle(
+    api: Arc<Api>,
+    request: Request,
+    info: RequestInfo,
+    user: UserInfo,
+) -> Response {
     match dispatch(api, request, info, user).await {
         Ok(response) => response,
         Err(status) => respond::error(&status),
@@ -119,7 +124,8 @@ async fn dispatch(
     user: UserInfo,
 ) -> Result<Response, Status> {
     let table = api.table.snapshot();
-    let row = table.find(&info.group, &info.version, &info.resource).ok_or_else(no_resource)?.clone();
+    let row =
+        table.find(&info.group, &info.version, &info.resource).ok_or_else(no_resource)?.clone();
     check_scope(&row, &info)?;
     let call = Arc::new(Call {
         query: Query::parse(request.uri().query()),
@@ -162,8 +168,10 @@ fn check_scope(row: &Row, info: &RequestInfo) -> Result<(), Status> {
         (false, false) => is_namespace,
         (true, false) => true,
         // Across namespaces one can read, and post reviews nowhere.
-        (true, true) => matches!(info.verb.as_str(), "list" | "watch" | "deletecollection" | "create")
-            && info.subresource.is_empty(),
+        (true, true) => {
+            matches!(info.verb.as_str(), "list" | "watch" | "deletecollection" | "create")
+                && info.subresource.is_empty()
+        }
     };
     if fits { Ok(()) } else { Err(no_resource()) }
 }

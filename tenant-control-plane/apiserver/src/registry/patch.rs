@@ -51,7 +51,10 @@ pub async fn read(call: &Call, request: &mut Request) -> Result<Patch, Status> {
     if value.as_array().is_some_and(|ops| ops.len() > MAX_OPERATIONS) {
         return Err(Status::new(
             Reason::RequestEntityTooLarge,
-            format!("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}", value.as_array().map_or(0, Vec::len)),
+            format!(
+                "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
+                value.as_array().map_or(0, Vec::len)
+            ),
         ));
     }
     Ok(make(value))
@@ -65,7 +68,9 @@ async fn read_apply(call: &Call, request: &mut Request) -> Result<Patch, Status>
     let config = body::decode(&bytes, body::Notation::Yaml)?;
     for key in ["apiVersion", "kind"] {
         if config[key].as_str().is_none_or(str::is_empty) {
-            return Err(Status::bad_request(format!("{key} must be set in an applied configuration")));
+            return Err(Status::bad_request(format!(
+                "{key} must be set in an applied configuration"
+            )));
         }
     }
     Ok(Patch::Apply(config, call.query.flag("force")))
@@ -73,7 +78,13 @@ async fn read_apply(call: &Call, request: &mut Request) -> Result<Patch, Status>
 
 impl Patch {
     /// The patched object.
-    pub fn apply(&self, call: &Call, gvk: &GroupVersionKind, object: &Value, subresource: &str) -> Result<Value, Status> {
+    pub fn apply(
+        &self,
+        call: &Call,
+        gvk: &GroupVersionKind,
+        object: &Value,
+        subresource: &str,
+    ) -> Result<Value, Status> {
         let schema = match call.gvk() == *gvk {
             true => call.schema(),
             false => call.api.schema,
@@ -84,7 +95,10 @@ impl Patch {
             Patch::Merge(patch) => Ok(patch::merge_patch(object, patch)?),
             Patch::Strategic(patch) => {
                 let ty = ty.ok_or_else(|| {
-                    Status::new(Reason::UnsupportedMediaType, "the kind has no strategic merge patch")
+                    Status::new(
+                        Reason::UnsupportedMediaType,
+                        "the kind has no strategic merge patch",
+                    )
                 })?;
                 Ok(patch::strategic_merge(schema, ty, object, patch)?)
             }
@@ -93,7 +107,12 @@ impl Patch {
                     Status::new(Reason::UnsupportedMediaType, "the kind has no server-side apply")
                 })?;
                 let api_version = gvk.api_version();
-                let by = Manager { name: &call.manager, api_version: &api_version, subresource, now: &call.now };
+                let by = Manager {
+                    name: &call.manager,
+                    api_version: &api_version,
+                    subresource,
+                    now: &call.now,
+                };
                 let live = (!object.is_null()).then_some(object);
                 Ok(patch::apply::apply(schema, ty, live, config, &by, *force)?)
             }
@@ -110,7 +129,10 @@ pub async fn patch(call: &Arc<Call>, mut request: Request, part: Part) -> Result
     let gvk = call.gvk();
     if let Patch::Apply(config, _) = &mut patch {
         decode::conform(call, config, &gvk, Vec::new())?;
-        check_kind(config, &serde_json::json!({"kind": gvk.kind, "apiVersion": gvk.api_version()}))?;
+        check_kind(
+            config,
+            &serde_json::json!({"kind": gvk.kind, "apiVersion": gvk.api_version()}),
+        )?;
     }
     let outcome = change(call, part, dry_run, |old| {
         let mut new = patch.apply(call, &gvk, old, part.subresource())?;
@@ -137,7 +159,9 @@ pub async fn patch(call: &Arc<Call>, mut request: Request, part: Part) -> Result
 
 fn check_kind(new: &Value, old: &Value) -> Result<(), Status> {
     if new["kind"] != old["kind"] || new["apiVersion"] != old["apiVersion"] {
-        return Err(Status::bad_request("a patch may not change the apiVersion or kind of an object"));
+        return Err(Status::bad_request(
+            "a patch may not change the apiVersion or kind of an object",
+        ));
     }
     Ok(())
 }

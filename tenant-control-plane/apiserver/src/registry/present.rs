@@ -32,7 +32,12 @@ fn send(call: &Call, code: StatusCode, value: &Value, yaml: bool) -> Result<Resp
 }
 
 /// An object in memory. A revision of 0 means that it was not stored (dry run).
-pub fn object(call: &Call, mut object: Value, revision: i64, code: StatusCode) -> Result<Response, Status> {
+pub fn object(
+    call: &Call,
+    mut object: Value,
+    revision: i64,
+    code: StatusCode,
+) -> Result<Response, Status> {
     if revision > 0 {
         set_revision(&mut object, revision);
     }
@@ -58,7 +63,7 @@ pub fn value(call: &Call, value: &Value, code: StatusCode) -> Result<Response, S
 pub fn cached(call: &Call, object: &Arc<Object>) -> Result<Response, Status> {
     let accepted = accepted(call)?;
     let plain = accepted.form == Form::Plain && !accepted.yaml && !call.query.flag("pretty");
-    if plain && call.row.stored_as.is_none() {
+    if plain && !call.row.converts() {
         return Ok(respond::bytes(StatusCode::OK, "application/json", object.json.clone()));
     }
     self::object(call, in_version(call, object), object.revision, StatusCode::OK)
@@ -102,7 +107,7 @@ pub fn list(call: &Arc<Call>, found: Found, token: Option<String>) -> Result<Res
     match accepted.form {
         Form::Plain => {
             let head = head(&call.row.list_kind, &call.row.api_version(), &metadata, "items");
-            let converts = call.row.stored_as.is_some();
+            let converts = call.row.converts();
             let render = move |object: Arc<Object>, out: &mut BytesMut| match converts {
                 false => out.put_slice(&object.json),
                 true => put(out, &in_version(&call, &object)),
@@ -111,7 +116,8 @@ pub fn list(call: &Arc<Call>, found: Found, token: Option<String>) -> Result<Res
         }
         Form::Partial => {
             let head = head("PartialObjectMetadataList", "meta.k8s.io/v1", &metadata, "items");
-            let render = |object: Arc<Object>, out: &mut BytesMut| put(out, &partial(&object.parse()));
+            let render =
+                |object: Arc<Object>, out: &mut BytesMut| put(out, &partial(&object.parse()));
             Ok(respond::json_list(head, found.objects, render, "]}"))
         }
         Form::Table => {
@@ -153,9 +159,7 @@ fn list_as_tree(
             "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
             "metadata": metadata, "items": objects.map(|o| partial(&o)).collect::<Vec<_>>(),
         }),
-        Form::Table => {
-            Printer::new(call)?.table(&objects.collect::<Vec<_>>(), metadata, true)
-        }
+        Form::Table => Printer::new(call)?.table(&objects.collect::<Vec<_>>(), metadata, true),
     };
     send(call, StatusCode::OK, &value, accepted.yaml)
 }

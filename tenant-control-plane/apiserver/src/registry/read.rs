@@ -10,10 +10,7 @@ use serde_json::{Value, json};
 use super::{Call, options, present};
 use crate::cache::{Found, Object};
 use crate::http::Response;
-
-/// Under this key of the details an expired list carries the token to go on with; the response
-/// writer moves it to `metadata.continue`.
-pub const CONTINUE: &str = "continue";
+use crate::http::respond::CONTINUE;
 
 impl Call {
     /// Key of an object of this call's namespace in the cache.
@@ -31,7 +28,9 @@ pub fn wanted_revision(call: &Call) -> Result<Option<i64>, Status> {
     match call.query.get("resourceVersion") {
         None | Some("") => Ok(None),
         Some(text) => text.parse().map(Some).map_err(|_| {
-            Status::bad_request(format!("Invalid value: {text:?}: resourceVersion must be a number"))
+            Status::bad_request(format!(
+                "Invalid value: {text:?}: resourceVersion must be a number"
+            ))
         }),
     }
 }
@@ -62,7 +61,7 @@ pub async fn list(call: &Arc<Call>) -> Result<Response, Status> {
     let filter = options::filter(call, &cache)?;
     let limit = call.query.number("limit")?.unwrap_or(0).max(0) as usize;
     let wanted = wanted_revision(call)?;
-    let exact = check_match(call, wanted, limit)?;
+    let exact = check_match(call, wanted)?;
     if let Some(token) = call.query.get("continue").filter(|t| !t.is_empty()) {
         let token = Continue::parse(token)?;
         if wanted.is_some_and(|r| r != 0) {
@@ -90,17 +89,17 @@ fn cache_start(call: &Call) -> String {
 }
 
 /// Checks `resourceVersionMatch`; the revision when the list must be as of exactly that one.
-fn check_match(call: &Call, wanted: Option<i64>, _limit: usize) -> Result<Option<i64>, Status> {
+fn check_match(call: &Call, wanted: Option<i64>) -> Result<Option<i64>, Status> {
     let invalid = |text: &str| Err(Status::bad_request(format!("resourceVersionMatch: {text}")));
     match (call.query.get("resourceVersionMatch"), wanted) {
         (None | Some(""), _) => Ok(None),
-        (Some(_), None) => {
-            invalid("Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided")
-        }
+        (Some(_), None) => invalid(
+            "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+        ),
         (Some("NotOlderThan"), _) => Ok(None),
-        (Some("Exact"), Some(0)) => {
-            invalid("Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"")
-        }
+        (Some("Exact"), Some(0)) => invalid(
+            "Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+        ),
         (Some("Exact"), Some(revision)) => Ok(Some(revision)),
         (Some(_), _) => invalid("Unsupported value: supported values: \"Exact\", \"NotOlderThan\""),
     }
@@ -209,7 +208,9 @@ async fn page_from_store(
             found.objects.push(Arc::new(object));
         }
         match page.kvs.last() {
-            Some(last) if page.more => from = String::from_utf8_lossy(&last.key).into_owned() + "\0",
+            Some(last) if page.more => {
+                from = String::from_utf8_lossy(&last.key).into_owned() + "\0"
+            }
             _ => break,
         }
     }

@@ -12,7 +12,11 @@ use crate::http::{Request, Response};
 use crate::kinds::Review;
 
 /// Answers a review.
-pub async fn handle(call: &Arc<Call>, kind: Review, mut request: Request) -> Result<Response, Status> {
+pub async fn handle(
+    call: &Arc<Call>,
+    kind: Review,
+    mut request: Request,
+) -> Result<Response, Status> {
     if kind == Review::ComponentStatus {
         return component_status(call).await;
     }
@@ -57,7 +61,9 @@ async fn component_status(call: &Arc<Call>) -> Result<Response, Status> {
             });
             present::value(call, &found, StatusCode::OK)
         }
-        "etcd-0" => present::object(call, item, read::wanted_revision(call)?.unwrap_or(0), StatusCode::OK),
+        "etcd-0" => {
+            present::object(call, item, read::wanted_revision(call)?.unwrap_or(0), StatusCode::OK)
+        }
         name => Err(Status::not_found(&call.resource(), name)),
     }
 }

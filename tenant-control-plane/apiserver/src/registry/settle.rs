@@ -19,7 +19,8 @@ const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 /// A random name with a prefix.
 pub fn generate_name(prefix: &str) -> String {
     let room = MAX_GENERATED - SUFFIX;
-    let cut = (0..=room.min(prefix.len())).rev().find(|at| prefix.is_char_boundary(*at)).unwrap_or(0);
+    let cut =
+        (0..=room.min(prefix.len())).rev().find(|at| prefix.is_char_boundary(*at)).unwrap_or(0);
     let mut name = prefix[..cut].to_owned();
     name.extend((0..SUFFIX).map(|_| ALPHABET[rand::random_range(0..ALPHABET.len())] as char));
     name
@@ -38,9 +39,13 @@ fn metadata(object: &mut Value) -> Result<&mut Map<String, Value>, Status> {
 pub fn new_metadata(call: &Call, object: &mut Value) -> Result<(), Status> {
     let namespace = call.info.namespace.clone();
     let metadata = metadata(object)?;
-    let text = |m: &Map<String, Value>, key: &str| m.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |m: &Map<String, Value>, key: &str| {
+        m.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
     if !text(metadata, "resourceVersion").is_empty() {
-        return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+        return Err(Status::bad_request(
+            "resourceVersion should not be set on objects to be created",
+        ));
     }
     let given = text(metadata, "namespace");
     if call.row.namespaced {
@@ -57,7 +62,13 @@ pub fn new_metadata(call: &Call, object: &mut Value) -> Result<(), Status> {
     if text(metadata, "name").is_empty() && !prefix.is_empty() {
         metadata.insert("name".into(), generate_name(&prefix).into());
     }
-    for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation", "resourceVersion"] {
+    for key in [
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "generation",
+        "resourceVersion",
+    ] {
         metadata.remove(key);
     }
     if !call.applying {
@@ -111,7 +122,8 @@ fn track(call: &Call, old: Option<&Value>, new: &mut Value, subresource: &str) {
         return;
     }
     let api_version = call.row.api_version();
-    let by = Manager { name: &call.manager, api_version: &api_version, subresource, now: &call.now };
+    let by =
+        Manager { name: &call.manager, api_version: &api_version, subresource, now: &call.now };
     if let Err(error) = patch::apply::track_update(schema, ty, old, new, &by) {
         // The write itself is sound; only its bookkeeping is not.
         tracing::warn!(kind = gvk.kind, %error, "recording field owners failed");
@@ -161,14 +173,18 @@ pub fn check_identity(call: &Call, new: &Value, old: &Value) -> Result<(), Statu
     }
     let (uid, known) = (text(new, "uid"), text(old, "uid"));
     if !uid.is_empty() && uid != known {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {known}");
+        let why =
+            format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {known}");
         return Err(Status::conflict(&resource, name, &why));
     }
     let (version, current) = (text(new, "resourceVersion"), text(old, "resourceVersion"));
     if version.is_empty() || version == "0" {
         if !call.row.strategy.unconditional_update {
             let text = "Invalid value: 0x0: must be specified for an update";
-            return Err(call.invalid(name, vec![cause("FieldValueInvalid", "metadata.resourceVersion", text)]));
+            return Err(call.invalid(
+                name,
+                vec![cause("FieldValueInvalid", "metadata.resourceVersion", text)],
+            ));
         }
     } else if version != current {
         return Err(Status::conflict(
@@ -183,8 +199,15 @@ pub fn check_identity(call: &Call, new: &Value, old: &Value) -> Result<(), Statu
 /// Metadata that a client cannot change.
 fn carry_metadata(call: &Call, new: &mut Value, old: &Value) -> Result<(), Status> {
     let fixed = [
-        "name", "namespace", "uid", "creationTimestamp", "deletionTimestamp",
-        "deletionGracePeriodSeconds", "generation", "resourceVersion", "generateName",
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "resourceVersion",
+        "generateName",
     ];
     metadata(new)?.remove("selfLink");
     for key in fixed {

@@ -251,7 +251,8 @@ impl Watch {
     }
 
     fn put_bookmark(&mut self, revision: i64, initial_end: bool, out: &mut BytesMut) {
-        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        let mut metadata =
+            json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
@@ -289,7 +290,7 @@ impl Watch {
     }
 
     fn put_object(&mut self, kind: &str, object: &Arc<Object>, out: &mut BytesMut) {
-        let converts = self.call.row.stored_as.is_some();
+        let converts = self.call.row.converts();
         match self.form {
             Form::Plain if !converts => {
                 out.put_slice(b"{\"type\":\"");

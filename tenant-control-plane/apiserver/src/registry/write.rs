@@ -106,13 +106,18 @@ pub async fn create_object(
         attempt += 1;
         match create_once(call, object.clone(), dry_run).await {
             // Only a name that was made up may be replaced by another.
-            Err(s) if s.reason == Reason::AlreadyExists && generated && attempt < NAME_ATTEMPTS => {}
+            Err(s) if s.reason == Reason::AlreadyExists && generated && attempt < NAME_ATTEMPTS => {
+            }
             outcome => return outcome,
         }
     }
 }
 
-async fn create_once(call: &Call, mut object: Value, dry_run: bool) -> Result<(Value, i64), Status> {
+async fn create_once(
+    call: &Call,
+    mut object: Value,
+    dry_run: bool,
+) -> Result<(Value, i64), Status> {
     settle::create(call, &mut object, dry_run)?;
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     if call.row.strategy.hook == Hook::Rbac {
@@ -151,7 +156,10 @@ async fn create_once(call: &Call, mut object: Value, dry_run: bool) -> Result<(V
             Outcome::Changed(None) => {}
         }
     }
-    Err(Status::new(Reason::ServiceUnavailable, "addresses and ports are being allocated by too many at once; please try again"))
+    Err(Status::new(
+        Reason::ServiceUnavailable,
+        "addresses and ports are being allocated by too many at once; please try again",
+    ))
 }
 
 async fn echo(call: &Call, revision: i64) {
@@ -169,11 +177,18 @@ pub fn to_stored(row: &Row, object: &Value) -> Vec<u8> {
     if let Some(stored_as) = &row.stored_as {
         (stored_as.to_stored)(&mut object);
     }
+    if let Some(version) = &row.storage_version {
+        object["apiVersion"] = version.clone().into();
+    }
     serde_json::to_vec(&object).expect("a JSON value always serialises")
 }
 
 /// `PUT` on an object or a part of it.
-pub async fn update(call: &Arc<Call>, mut request: Request, part: Part) -> Result<Response, Status> {
+pub async fn update(
+    call: &Arc<Call>,
+    mut request: Request,
+    part: Part,
+) -> Result<Response, Status> {
     let dry_run = call.query.dry_run()?;
     let body = decode::object(call, &mut request, &call.gvk()).await?;
     let outcome = change(call, part, dry_run, |old| {
@@ -249,6 +264,9 @@ fn from_kv(call: &Call, value: &[u8], revision: i64) -> Result<Current, Status> 
 pub fn from_stored(row: &Row, object: &mut Value) {
     if let Some(stored_as) = &row.stored_as {
         (stored_as.from_stored)(object);
+    }
+    if row.storage_version.is_some() {
+        object["apiVersion"] = row.api_version().into();
     }
 }
 

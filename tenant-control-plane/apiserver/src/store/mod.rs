@@ -14,7 +14,7 @@ use etcd_api::pb::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUn
 use etcd_api::pb::etcdserverpb::request_op::Request as Op;
 use etcd_api::pb::etcdserverpb::response_op::Response as OpResponse;
 use etcd_api::pb::etcdserverpb::{
-    Compare, CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
+    CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
     LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
 };
 use etcd_api::pb::mvccpb::KeyValue;

@@ -60,7 +60,9 @@ fn check_keys(object: &Value, fields: &[&str], causes: &mut Vec<Cause>) {
 fn size(object: &Value, field: &str, decode: bool) -> usize {
     let values = object[field].as_object().into_iter().flatten();
     values
-        .map(|(key, v)| key.len() + v.as_str().map_or(0, |s| if decode { s.len() / 4 * 3 } else { s.len() }))
+        .map(|(key, v)| {
+            key.len() + v.as_str().map_or(0, |s| if decode { s.len() / 4 * 3 } else { s.len() })
+        })
         .sum()
 }
 

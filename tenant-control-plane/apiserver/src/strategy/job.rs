@@ -34,7 +34,11 @@ fn check(new: &Value, old: Option<&Value>) -> Vec<Cause> {
     causes.extend(immutable("spec.selector", &new["spec"]["selector"], &old["spec"]["selector"]));
     let suspended = old["spec"]["suspend"] == json!(true) && old["status"]["startTime"].is_null();
     if !suspended {
-        causes.extend(immutable("spec.template", &new["spec"]["template"], &old["spec"]["template"]));
+        causes.extend(immutable(
+            "spec.template",
+            &new["spec"]["template"],
+            &old["spec"]["template"],
+        ));
     }
     let (is, was) = (&new["spec"]["completionMode"], &old["spec"]["completionMode"]);
     causes.extend(immutable("spec.completionMode", is, was));

@@ -27,7 +27,9 @@ fn on_create(object: &mut Value, _: &Context<'_>) {
 fn default_requests(object: &mut Value) {
     for list in ["containers", "initContainers"] {
         for container in object["spec"][list].as_array_mut().into_iter().flatten() {
-            let Some(limits) = container["resources"]["limits"].as_object().cloned() else { continue };
+            let Some(limits) = container["resources"]["limits"].as_object().cloned() else {
+                continue;
+            };
             let resources = &mut container["resources"];
             for (name, amount) in limits {
                 let requests = super::child(resources, "requests");

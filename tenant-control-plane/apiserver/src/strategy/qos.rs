@@ -7,11 +7,13 @@ use serde_json::Value;
 
 /// `Guaranteed`, `Burstable` or `BestEffort`, from requests and limits of CPU and memory.
 pub fn class(spec: &Value) -> &'static str {
-    let containers = ["containers", "initContainers"].into_iter().flat_map(|list| {
-        spec[list].as_array().into_iter().flatten()
-    });
+    let containers = ["containers", "initContainers"]
+        .into_iter()
+        .flat_map(|list| spec[list].as_array().into_iter().flatten());
     let (mut guaranteed, mut best_effort) = (true, true);
-    for container in containers.chain(std::iter::once(spec).filter(|s| s.get("resources").is_some())) {
+    for container in
+        containers.chain(std::iter::once(spec).filter(|s| s.get("resources").is_some()))
+    {
         let amount = |list: &str, name: &str| {
             let quantity = Quantity::from_json(&container["resources"][list][name]).ok()?;
             (!quantity.is_zero()).then_some(quantity)

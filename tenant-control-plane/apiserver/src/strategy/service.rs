@@ -31,9 +31,7 @@ pub fn wants_cluster_ip(service: &Value) -> bool {
 pub fn wants_node_ports(service: &Value) -> bool {
     match service["spec"]["type"].as_str() {
         Some("NodePort") => true,
-        Some("LoadBalancer") => {
-            service["spec"]["allocateLoadBalancerNodePorts"] != json!(false)
-        }
+        Some("LoadBalancer") => service["spec"]["allocateLoadBalancerNodePorts"] != json!(false),
         _ => false,
     }
 }
@@ -60,7 +58,10 @@ fn fill(object: &mut Value) {
     for port in spec["ports"].as_array_mut().into_iter().flatten() {
         default_to(port, "protocol", "TCP".into());
         let number = port["port"].clone();
-        if port["targetPort"].is_null() || port["targetPort"] == json!(0) || port["targetPort"] == "" {
+        if port["targetPort"].is_null()
+            || port["targetPort"] == json!(0)
+            || port["targetPort"] == ""
+        {
             port["targetPort"] = number;
         }
     }
@@ -147,10 +148,10 @@ fn check(new: &Value, old: Option<&Value>) -> Vec<Cause> {
         let (is, was) = (&new["spec"]["clusterIP"], &old["spec"]["clusterIP"]);
         let both = wants_cluster_ip(new) && wants_cluster_ip(old);
         if both && was.as_str().is_some_and(|ip| !ip.is_empty()) {
-            causes.extend(
-                super::immutable("spec.clusterIPs[0]", is, was)
-                    .map(|c| Cause { message: c.message.replace("field is immutable", "may not change once set"), ..c }),
-            );
+            causes.extend(super::immutable("spec.clusterIPs[0]", is, was).map(|c| Cause {
+                message: c.message.replace("field is immutable", "may not change once set"),
+                ..c
+            }));
         }
     }
     causes

@@ -15,7 +15,9 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
 
@@ -53,7 +55,8 @@ impl Authority {
 
     fn leaf(&self, name: &str, group: &str, server: bool) -> Leaf {
         let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
+        let mut params =
+            CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
         if !group.is_empty() {
@@ -151,11 +154,16 @@ impl Cluster {
         let mut child = Command::new(env!("CARGO_BIN_EXE_kube-apiserver"))
             .args(["--bind-address", "127.0.0.1", "--secure-port", "0"])
             .args(["--etcd-servers", &format!("http://127.0.0.1:{}", self.etcd.port)])
-            .arg("--client-ca-file").arg(path("ca.crt"))
-            .arg("--tls-cert-file").arg(path("tls.crt"))
-            .arg("--tls-private-key-file").arg(path("tls.key"))
-            .arg("--service-account-key-file").arg(path("sa.pub"))
-            .arg("--service-account-signing-key-file").arg(path("sa.key"))
+            .arg("--client-ca-file")
+            .arg(path("ca.crt"))
+            .arg("--tls-cert-file")
+            .arg(path("tls.crt"))
+            .arg("--tls-private-key-file")
+            .arg(path("tls.key"))
+            .arg("--service-account-key-file")
+            .arg(path("sa.pub"))
+            .arg("--service-account-signing-key-file")
+            .arg(path("sa.key"))
             .args(["--service-account-issuer", "https://kubernetes.default.svc.cluster.local"])
             .args(["--service-cluster-ip-range", "10.96.0.0/24"])
             .args(["--service-node-port-range", "30000-30015"])
@@ -174,13 +182,16 @@ impl Cluster {
                 if std::env::var_os("SHOW_LOG").is_some() {
                     eprintln!("{line}");
                 }
-                let port = line.split_once("serving address=").and_then(|(_, a)| a.rsplit(':').next()?.trim().parse::<u16>().ok());
+                let port = line
+                    .split_once("serving address=")
+                    .and_then(|(_, a)| a.rsplit(':').next()?.trim().parse::<u16>().ok());
                 if let (Some(port), Some(send)) = (port, send.take_if(|_| port.is_some())) {
                     let _ = send.send(port);
                 }
             }
         });
-        let port = tokio::time::timeout(DEADLINE, port).await.expect("serves in time").expect("serves");
+        let port =
+            tokio::time::timeout(DEADLINE, port).await.expect("serves in time").expect("serves");
         self.servers.push(Server { process, port });
         let client = self.client_of(self.servers.len() - 1, "admin", "system:masters");
         wait("the server is ready", async || client.get("/readyz").await.code == 200).await;
@@ -274,7 +285,13 @@ impl Client {
         sender.send_request(request).await.unwrap()
     }
 
-    pub async fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+    pub async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -282,7 +299,11 @@ impl Client {
         let response = self.send(request.body(Full::new(body.into())).unwrap()).await;
         let (parts, body) = response.into_parts();
         let body = tokio::time::timeout(DEADLINE, body.collect()).await.expect("an answer in time");
-        Answer { code: parts.status.as_u16(), headers: parts.headers, body: body.unwrap().to_bytes() }
+        Answer {
+            code: parts.status.as_u16(),
+            headers: parts.headers,
+            body: body.unwrap().to_bytes(),
+        }
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -328,7 +349,8 @@ impl Watch {
                 let line: Vec<u8> = self.buffer.drain(..=at).collect();
                 return Some(serde_json::from_slice(&line).unwrap());
             }
-            let frame = tokio::time::timeout(DEADLINE, self.body.frame()).await.expect("an event in time");
+            let frame =
+                tokio::time::timeout(DEADLINE, self.body.frame()).await.expect("an event in time");
             self.buffer.extend_from_slice(frame?.ok()?.data_ref()?);
         }
     }

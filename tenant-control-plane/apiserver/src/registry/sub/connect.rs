@@ -14,7 +14,11 @@ use crate::registry::Call;
 use crate::registry::write::current;
 
 /// Carries a request on.
-pub async fn connect(call: &Arc<Call>, action: Action, request: Request) -> Result<Response, Status> {
+pub async fn connect(
+    call: &Arc<Call>,
+    action: Action,
+    request: Request,
+) -> Result<Response, Status> {
     call.api.caches.catch_up().await?;
     let query = request.uri().query().unwrap_or_default().to_owned();
     let (target, mode) = match (action, call.row.plural.as_ref()) {
@@ -27,7 +31,11 @@ pub async fn connect(call: &Arc<Call>, action: Action, request: Request) -> Resu
     Ok(streaming::forward(&client, request, target, mode).await)
 }
 
-async fn pod_target(call: &Arc<Call>, action: Action, query: &str) -> Result<(NodeTarget, Mode), Status> {
+async fn pod_target(
+    call: &Arc<Call>,
+    action: Action,
+    query: &str,
+) -> Result<(NodeTarget, Mode), Status> {
     let pod = current(call, false).await?.object;
     let (namespace, name) = (&call.info.namespace, &call.info.name);
     let (path, mode) = match action {
@@ -63,11 +71,10 @@ fn kubelet_of(call: &Call, node: &str) -> Result<(String, u16), Status> {
 
 /// `/path?query` behind `proxy`.
 fn tail(call: &Call, query: &str) -> String {
-    let path = match call.info.path.split_once("/proxy") {
-        Some((_, rest)) if !rest.is_empty() => rest,
-        _ => "/",
-    };
-    if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
+    let slash =
+        if call.info.remainder.is_empty() || !call.info.path.ends_with('/') { "" } else { "/" };
+    let path = format!("/{}{slash}", call.info.remainder);
+    if query.is_empty() { path } else { format!("{path}?{query}") }
 }
 
 /// Splits `[scheme:]name[:port]`.
@@ -81,7 +88,8 @@ fn split(text: &str) -> Option<(&str, &str, &str)> {
 }
 
 fn parts(call: &Call) -> Result<(Scheme, String, String), Status> {
-    let bad = || Status::bad_request(format!("invalid {} request {:?}", call.row.plural, call.info.name));
+    let bad =
+        || Status::bad_request(format!("invalid {} request {:?}", call.row.plural, call.info.name));
     let (scheme, name, port) = split(&call.info.name).ok_or_else(bad)?;
     let scheme = if scheme == "https" { Scheme::AnonymousTls } else { Scheme::Plain };
     Ok((scheme, name.to_owned(), port.to_owned()))
@@ -93,10 +101,13 @@ fn node_proxy(call: &Call, query: &str) -> Result<NodeTarget, Status> {
     let path = tail(call, query);
     match port.as_str() {
         "" => Ok(NodeTarget::kubelet(host, kubelet_port, path)),
-        text if text == kubelet_port.to_string() => Ok(NodeTarget::kubelet(host, kubelet_port, path)),
+        text if text == kubelet_port.to_string() => {
+            Ok(NodeTarget::kubelet(host, kubelet_port, path))
+        }
         text => {
             let (scheme, _, _) = parts(call)?;
-            let port = text.parse().map_err(|_| Status::bad_request(format!("invalid port {text:?}")))?;
+            let port =
+                text.parse().map_err(|_| Status::bad_request(format!("invalid port {text:?}")))?;
             Ok(NodeTarget { scheme, host, port, path_and_query: path })
         }
     }
@@ -134,8 +145,15 @@ fn service_proxy(call: &Call, query: &str) -> Result<NodeTarget, Status> {
     let ports = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
     let wanted = ports
         .iter()
-        .find(|p| port.is_empty() && ports.len() == 1 || p["name"] == port.as_str() || p["port"].to_string() == port)
-        .ok_or_else(|| unavailable(format!("no service port {port:?} found for service {name:?}")))?;
+        .find(|p| {
+            let number = p["port"].as_u64().map(|n| n.to_string());
+            port.is_empty() && ports.len() == 1
+                || p["name"] == port.as_str()
+                || number.as_deref() == Some(port.as_str())
+        })
+        .ok_or_else(|| {
+            unavailable(format!("no service port {port:?} found for service {name:?}"))
+        })?;
     let port_name = wanted["name"].as_str().unwrap_or_default();
     let endpoints = endpoints_of(call, namespace, &name, port_name);
     if endpoints.is_empty() {
@@ -145,7 +163,12 @@ fn service_proxy(call: &Call, query: &str) -> Result<NodeTarget, Status> {
     Ok(NodeTarget { scheme, host, port, path_and_query: tail(call, query) })
 }
 
-fn endpoints_of(call: &Call, namespace: &str, service: &str, port_name: &str) -> Vec<(String, u16)> {
+fn endpoints_of(
+    call: &Call,
+    namespace: &str,
+    service: &str,
+    port_name: &str,
+) -> Vec<(String, u16)> {
     let slices = GroupResource::new("discovery.k8s.io", "endpointslices");
     let mut found = Vec::new();
     for slice in ObjectSource::list(&*call.api.caches, &slices, Some(namespace)) {
@@ -156,7 +179,9 @@ fn endpoints_of(call: &Call, namespace: &str, service: &str, port_name: &str) ->
         let Some(port) = ports.find(|p| p["name"].as_str().unwrap_or_default() == port_name) else {
             continue;
         };
-        let Some(port) = port["port"].as_u64().and_then(|p| u16::try_from(p).ok()) else { continue };
+        let Some(port) = port["port"].as_u64().and_then(|p| u16::try_from(p).ok()) else {
+            continue;
+        };
         for endpoint in slice["endpoints"].as_array().into_iter().flatten() {
             if endpoint["conditions"]["ready"] == false {
                 continue;

@@ -16,7 +16,8 @@ use crate::strategy::child;
 
 /// Evicts the pod.
 pub async fn evict(call: &Arc<Call>, mut request: Request) -> Result<Response, Status> {
-    let gvk = GroupVersionKind { group: "policy".into(), version: "v1".into(), kind: "Eviction".into() };
+    let gvk =
+        GroupVersionKind { group: "policy".into(), version: "v1".into(), kind: "Eviction".into() };
     let body = decode::object(call, &mut request, &gvk).await?;
     let name = body["metadata"]["name"].as_str().unwrap_or_default();
     if !name.is_empty() && name != call.info.name {
@@ -73,7 +74,8 @@ async fn spend_budget(call: &Arc<Call>, pod: &Value, dry_run: bool) -> Result<()
     about.row = row;
     let (pod_name, now) = (call.info.name.clone(), call.now.clone());
     let ready = is_ready(pod);
-    change(&about, Part::Computed("status"), dry_run, |old| spend(old, &pod_name, &now, ready)).await?;
+    change(&about, Part::Computed("status"), dry_run, |old| spend(old, &pod_name, &now, ready))
+        .await?;
     Ok(())
 }
 
@@ -81,20 +83,27 @@ fn spend(budget: &Value, pod: &str, now: &str, pod_is_ready: bool) -> Result<Val
     let status = &budget["status"];
     let number = |key: &str| status[key].as_i64().unwrap_or(0);
     let refuse = |text: String| {
-        let mut refused = Status::new(Reason::TooManyRequests, "Cannot evict pod as it would violate the pod's disruption budget.");
+        let mut refused = Status::new(
+            Reason::TooManyRequests,
+            "Cannot evict pod as it would violate the pod's disruption budget.",
+        );
         refused.details = json!({"causes": [{"reason": "DisruptionBudget", "message": text}]});
         Err(refused)
     };
     let name = budget["metadata"]["name"].as_str().unwrap_or_default();
     if !pod_is_ready {
         let always = budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow";
-        if always || number("currentHealthy") >= number("desiredHealthy") && number("desiredHealthy") > 0 {
+        if always
+            || number("currentHealthy") >= number("desiredHealthy") && number("desiredHealthy") > 0
+        {
             return Ok(budget.clone());
         }
     }
     let observed = number("observedGeneration");
     if observed < budget["metadata"]["generation"].as_i64().unwrap_or(0) {
-        return refuse(format!("The disruption budget {name} is still being processed by the server."));
+        return refuse(format!(
+            "The disruption budget {name} is still being processed by the server."
+        ));
     }
     if number("disruptionsAllowed") <= 0 {
         return refuse(format!(
@@ -117,10 +126,12 @@ mod tests {
 
     #[test]
     fn a_budget_is_spent_once() {
-        let budget = |left| json!({
-            "metadata": {"name": "b", "generation": 1},
-            "status": {"observedGeneration": 1, "disruptionsAllowed": left, "currentHealthy": 2, "desiredHealthy": 1},
-        });
+        let budget = |left| {
+            json!({
+                "metadata": {"name": "b", "generation": 1},
+                "status": {"observedGeneration": 1, "disruptionsAllowed": left, "currentHealthy": 2, "desiredHealthy": 1},
+            })
+        };
         let spent = spend(&budget(1), "p", "now", true).unwrap();
         assert_eq!(spent["status"]["disruptionsAllowed"], 0);
         assert_eq!(spend(&budget(0), "p", "now", true).unwrap_err().code, 429);

@@ -17,7 +17,11 @@ use crate::http::{Request, Response};
 use crate::kinds::Action;
 
 /// Answers a request on a subresource whose verb is allowed.
-pub async fn handle(call: &Arc<Call>, action: Action, request: Request) -> Result<Response, Status> {
+pub async fn handle(
+    call: &Arc<Call>,
+    action: Action,
+    request: Request,
+) -> Result<Response, Status> {
     match action {
         Action::Status => part(call, request, Part::Status).await,
         Action::Approval => part(call, request, Part::Approval).await,

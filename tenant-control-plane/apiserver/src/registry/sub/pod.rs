@@ -14,7 +14,8 @@ use crate::strategy::{cause, child};
 
 /// `POST pods/<name>/binding`.
 pub async fn binding(call: &Arc<Call>, mut request: Request) -> Result<Response, Status> {
-    let gvk = GroupVersionKind { group: String::new(), version: "v1".into(), kind: "Binding".into() };
+    let gvk =
+        GroupVersionKind { group: String::new(), version: "v1".into(), kind: "Binding".into() };
     let body = decode::object(call, &mut request, &gvk).await?;
     let name = body["metadata"]["name"].as_str().unwrap_or_default();
     if !name.is_empty() && name != call.info.name {
@@ -38,7 +39,10 @@ pub async fn bind(call: &Arc<Call>, pod: &str, body: Value) -> Result<Response, 
         causes.push(cause("FieldValueRequired", "target.name", "Required value"));
     }
     if !matches!(target["kind"].as_str().unwrap_or_default(), "" | "Node") {
-        let text = format!("Unsupported value: {}: supported values: \"Node\", \"<empty>\"", target["kind"]);
+        let text = format!(
+            "Unsupported value: {}: supported values: \"Node\", \"<empty>\"",
+            target["kind"]
+        );
         causes.push(cause("FieldValueNotSupported", "target.kind", text));
     }
     if !causes.is_empty() {
@@ -57,7 +61,14 @@ pub async fn bind(call: &Arc<Call>, pod: &str, body: Value) -> Result<Response, 
     Ok(respond::json(StatusCode::CREATED, &created))
 }
 
-fn assign(call: &Call, old: &Value, body: &Value, node: &str, uid: &str, now: &str) -> Result<Value, Status> {
+fn assign(
+    call: &Call,
+    old: &Value,
+    body: &Value,
+    node: &str,
+    uid: &str,
+    now: &str,
+) -> Result<Value, Status> {
     let refuse = |why: String| Err(Status::conflict(&call.resource(), &call.info.name, &why));
     let known = old["metadata"]["uid"].as_str().unwrap_or_default();
     if !uid.is_empty() && uid != known {

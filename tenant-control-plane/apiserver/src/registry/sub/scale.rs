@@ -73,7 +73,8 @@ pub async fn handle(call: &Arc<Call>, mut request: Request) -> Result<Response, 
     let dry_run = call.query.dry_run()?;
     let (object, revision) = if call.info.verb == "update" {
         let body = decode::object(call, &mut request, &gvk()).await?;
-        change(call, Part::Computed("scale"), dry_run, |old| resize(call, old, &body, &paths)).await?
+        change(call, Part::Computed("scale"), dry_run, |old| resize(call, old, &body, &paths))
+            .await?
     } else {
         let patch = patch::read(call, &mut request).await?;
         change(call, Part::Computed("scale"), dry_run, |old| {

@@ -18,7 +18,10 @@ pub async fn issue(call: &Arc<Call>, mut request: Request) -> Result<Response, S
     let mut body = decode::object(call, &mut request, &gvk).await?;
     call.api.schema.apply_defaults(&gvk, &mut body);
     let Some(issuer) = &call.api.issuer else {
-        return Err(Status::new(Reason::NotImplemented, "this server has no key to sign tokens with"));
+        return Err(Status::new(
+            Reason::NotImplemented,
+            "this server has no key to sign tokens with",
+        ));
     };
     // The account and what the token is bound to must be as current as the request.
     call.api.caches.catch_up().await?;
