@@ -42,6 +42,6 @@ pub fn build_product(paths: &Paths) -> anyhow::Result<()> {
 /// Cargo, in the checkout.
 pub fn cargo(paths: &Paths) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(&paths.root);
+    command.current_dir(&paths.root).env("CARGO_TARGET_DIR", &paths.target);
     command
 }

@@ -4,6 +4,7 @@
 //! nothing behind that `cargo xtask down` does not remove.
 
 mod apt;
+mod bench;
 mod cargo;
 mod down;
 mod image;
@@ -57,6 +58,12 @@ enum Command {
     Test(test::Args),
     /// Build the worker image (root file system, disk, kernel, initrd) and print its directory.
     Image,
+    /// Measure the first cluster: times to ready, idle memory, on both kinds of worker.
+    Bench {
+        /// How many regions are made and measured.
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+    },
     /// Check the rules of the house: file and function lengths, crate layers, module docs.
     Tidy,
     /// Regenerate the table of Kubernetes kinds from packaged sources.
@@ -84,6 +91,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             println!("{}", image.display());
             Ok(())
         }
+        Command::Bench { rounds } => bench::run(&paths, rounds),
         Command::Tidy => tidy::run(&paths),
         Command::Schema => schema::run(),
     }

@@ -9,7 +9,8 @@ use anyhow::{Context, bail};
 pub struct Paths {
     /// The checkout.
     pub root: PathBuf,
-    /// Where cargo puts what it builds.
+    /// Where cargo puts what it builds: `$CARGO_TARGET_DIR`, or a directory in the user's cache that
+    /// all checkouts share, so that a new checkout compiles no dependency again.
     pub target: PathBuf,
     /// `~/.cache/marina`: built images, downloaded tools. Shared between checkouts.
     pub cache: PathBuf,
@@ -32,11 +33,12 @@ impl Paths {
         let path = |key: &str| -> anyhow::Result<PathBuf> {
             Ok(PathBuf::from(metadata[key].as_str().with_context(|| format!("no {key}"))?))
         };
-        Ok(Self {
-            root: path("workspace_root")?,
-            target: path("target_directory")?,
-            cache: cache_dir()?,
-        })
+        let cache = cache_dir()?;
+        let target = match std::env::var_os("CARGO_TARGET_DIR") {
+            Some(_) => path("target_directory")?,
+            None => cache.join("target"),
+        };
+        Ok(Self { root: path("workspace_root")?, target, cache })
     }
 
     /// The directory of built executables.

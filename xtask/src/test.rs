@@ -53,7 +53,7 @@ pub fn run(paths: &Paths, args: &Args) -> anyhow::Result<()> {
         heading("Clusters, end to end");
         let mut e2e = cargo(paths);
         e2e.args(["test", "--package", "e2e", "--no-fail-fast"]);
-        e2e.env("MARINA_BIN_DIR", paths.bin_dir());
+        e2e.env("MARINA_BIN_DIR", paths.bin_dir()).env("CARGO_TARGET_DIR", &paths.target);
         e2e.env("MARINA_IMAGE_DIR", image).env("KUBECTL", &kubectl);
         e2e.args(["--", "--test-threads", "1", "--nocapture"]).args(&args.filter);
         run_shown(&mut e2e)?;
