@@ -154,10 +154,7 @@ impl Elector {
         let namespace = flags.leader_elect_resource_namespace.clone();
         Self {
             api: Api::namespaced(client, &namespace),
-            name: flags
-                .leader_elect_resource_name
-                .clone()
-                .unwrap_or_else(|| component.to_owned()),
+            name: flags.leader_elect_resource_name.clone().unwrap_or_else(|| component.to_owned()),
             namespace,
             identity,
             flags,
@@ -230,9 +227,10 @@ impl Elector {
             let created = self.api.create(&PostParams::default(), &fresh).await;
             return self.written(created);
         };
-        let changed = self.observed.as_ref().is_none_or(|o| {
-            o.lease.metadata.resource_version != current.metadata.resource_version
-        });
+        let changed = self
+            .observed
+            .as_ref()
+            .is_none_or(|o| o.lease.metadata.resource_version != current.metadata.resource_version);
         if changed {
             self.observed = Some(Observed { lease: current.clone(), at: Instant::now() });
         }
@@ -297,7 +295,9 @@ impl Elector {
         let replacing = self.api.replace(&self.name, &params, &lease);
         match tokio::time::timeout(Duration::from_secs(2), replacing).await {
             Ok(Ok(_)) => tracing::info!(lease = %self.name, "gave the lease back"),
-            Ok(Err(error)) => tracing::warn!(lease = %self.name, "could not give the lease back: {error}"),
+            Ok(Err(error)) => {
+                tracing::warn!(lease = %self.name, "could not give the lease back: {error}")
+            }
             Err(_) => tracing::warn!(lease = %self.name, "could not give the lease back in time"),
         }
     }

@@ -16,7 +16,9 @@ pub fn init(flags: &LogFlags) {
     // A directive covers every crate whose name starts with it: `kube` alone would be too much.
     let directives = match flags.v {
         0..=3 => "info,kube_client=warn,kube_runtime=error,hyper=warn,rustls=warn",
-        4..=5 => "debug,kube_client=info,kube_runtime=info,hyper=info,h2=info,rustls=info,tower=info",
+        4..=5 => {
+            "debug,kube_client=info,kube_runtime=info,hyper=info,h2=info,rustls=info,tower=info"
+        }
         6..=7 => "debug,h2=info,rustls=info",
         _ => "trace",
     };

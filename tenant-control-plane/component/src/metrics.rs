@@ -102,7 +102,10 @@ mod tests {
         count("test_total", &[("path", "a\"b")]);
         observe("test_seconds", &[], Duration::from_millis(500));
         let text = render();
-        assert!(text.contains("# TYPE test_total counter\ntest_total{path=\"a\\\"b\"} 2\n"), "{text}");
+        assert!(
+            text.contains("# TYPE test_total counter\ntest_total{path=\"a\\\"b\"} 2\n"),
+            "{text}"
+        );
         assert!(text.contains("test_seconds_sum 0.5\ntest_seconds_count 1\n"), "{text}");
     }
 }

@@ -97,7 +97,8 @@ mod tests {
     #[test]
     fn tolerations_match_by_key_value_and_effect() {
         let taint: Taint =
-            serde_json::from_value(json!({"key": "gpu", "value": "a", "effect": "NoSchedule"})).unwrap();
+            serde_json::from_value(json!({"key": "gpu", "value": "a", "effect": "NoSchedule"}))
+                .unwrap();
         assert!(tolerates(&toleration(json!({"key": "gpu", "value": "a"})), &taint));
         assert!(!tolerates(&toleration(json!({"key": "gpu", "value": "b"})), &taint));
         assert!(!tolerates(&toleration(json!({"key": "cpu", "operator": "Exists"})), &taint));
@@ -121,7 +122,9 @@ mod tests {
                 ]}}}
         }))
         .unwrap();
-        let labels = |zone: &str| Labels::from([("disk".into(), "ssd".into()), ("zone".into(), zone.into())]);
+        let labels = |zone: &str| {
+            Labels::from([("disk".into(), "ssd".into()), ("zone".into(), zone.into())])
+        };
         assert!(required_node_affinity(&spec, "w1", &labels("a")));
         assert!(!required_node_affinity(&spec, "w1", &labels("b")));
         assert!(required_node_affinity(&spec, "w9", &labels("b")));

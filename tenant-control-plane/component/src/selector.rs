@@ -77,11 +77,8 @@ mod tests {
     fn an_absent_selector_selects_nothing_and_an_empty_one_everything() {
         assert!(!matches_opt(None, None));
         assert!(matches(&LabelSelector::default(), None));
-        let rule = LabelSelectorRequirement {
-            key: "app".into(),
-            operator: "Exists".into(),
-            values: None,
-        };
+        let rule =
+            LabelSelectorRequirement { key: "app".into(), operator: "Exists".into(), values: None };
         let selector = LabelSelector { match_expressions: Some(vec![rule]), match_labels: None };
         assert!(!matches(&selector, None));
     }

@@ -107,7 +107,11 @@ impl Config {
             (None, None) => None,
             _ => bail!("--cluster-signing-cert-file and --cluster-signing-key-file go together"),
         };
-        let masks = [flags.node_cidr_mask_size, flags.node_cidr_mask_size_ipv4, flags.node_cidr_mask_size_ipv6];
+        let masks = [
+            flags.node_cidr_mask_size,
+            flags.node_cidr_mask_size_ipv4,
+            flags.node_cidr_mask_size_ipv6,
+        ];
         let node_ranges = match (flags.allocate_node_cidrs, &flags.cluster_cidr) {
             (false, _) => None,
             (true, None) => bail!("--allocate-node-cidrs needs --cluster-cidr"),
@@ -160,12 +164,17 @@ fn node_ranges(cidr: &str, services: Option<&str>, masks: [u8; 3]) -> anyhow::Re
     }
     let cluster: IpNet = cidr.parse().with_context(|| format!("--cluster-cidr {cidr}"))?;
     let services = services
-        .map(|text| text.parse::<IpNet>().with_context(|| format!("--service-cluster-ip-range {text}")))
+        .map(|text| {
+            text.parse::<IpNet>().with_context(|| format!("--service-cluster-ip-range {text}"))
+        })
         .transpose()?;
     let [both, v4, v6] = masks;
     let (own, default) = if cluster.addr().is_ipv4() { (v4, 24) } else { (v6, 64) };
     let mask = [own, both, default].into_iter().find(|mask| *mask != 0).unwrap_or(default);
-    if mask < cluster.prefix_len() || mask > cluster.max_prefix_len() || mask - cluster.prefix_len() > 16 {
+    if mask < cluster.prefix_len()
+        || mask > cluster.max_prefix_len()
+        || mask - cluster.prefix_len() > 16
+    {
         bail!(
             "--node-cidr-mask-size {mask}: must be between {} and {} for --cluster-cidr {cidr}",
             cluster.prefix_len(),
@@ -201,7 +210,8 @@ mod tests {
 
     #[test]
     fn controllers_are_chosen_by_name_and_star() {
-        let wish = |list: &[&str]| enabled(&list.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>());
+        let wish =
+            |list: &[&str]| enabled(&list.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>());
         let all = wish(&["*"]).unwrap();
         assert!(all.contains(&"deployment-controller"));
         assert!(!wish(&["*", "-deployment"]).unwrap().contains(&"deployment-controller"));

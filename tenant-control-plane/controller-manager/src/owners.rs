@@ -107,20 +107,17 @@ mod tests {
         }))
         .unwrap();
         pod.metadata.owner_references = owner.map(|uid| {
-            vec![OwnerReference {
-                uid: uid.into(),
-                controller: Some(true),
-                ..Default::default()
-            }]
+            vec![OwnerReference { uid: uid.into(), controller: Some(true), ..Default::default() }]
         });
         Arc::new(pod)
     }
 
     #[test]
     fn orphans_are_adopted_and_strays_released() {
-        let mut owner: ReplicaSet =
-            serde_json::from_value(json!({"metadata": {"name": "rs", "uid": "1"}, "spec": {"selector": {}}}))
-                .unwrap();
+        let mut owner: ReplicaSet = serde_json::from_value(
+            json!({"metadata": {"name": "rs", "uid": "1"}, "spec": {"selector": {}}}),
+        )
+        .unwrap();
         let selector: LabelSelector =
             serde_json::from_value(json!({"matchLabels": {"app": "web"}})).unwrap();
         let pods = || {
@@ -140,9 +137,8 @@ mod tests {
         assert_eq!(names(&claims.adopt), ["orphan"]);
         assert_eq!(names(&claims.release), ["stray"]);
 
-        owner.metadata.deletion_timestamp = Some(
-            k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH),
-        );
+        owner.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
         let claims = super::claim(&owner, &selector, pods());
         assert_eq!(names(&claims.owned), ["mine", "stray"]);
         assert!(claims.adopt.is_empty() && claims.release.is_empty());

@@ -144,7 +144,8 @@ mod tests {
     }
 
     fn template(image: &str) -> PodTemplateSpec {
-        serde_json::from_value(json!({"spec": {"containers": [{"name": "c", "image": image}]}})).unwrap()
+        serde_json::from_value(json!({"spec": {"containers": [{"name": "c", "image": image}]}}))
+            .unwrap()
     }
 
     #[test]

@@ -86,7 +86,10 @@ impl<K: Object + Serialize> Writer<K> {
         object.meta().name.as_deref().unwrap_or_default()
     }
 
-    async fn send(&self, request: std::result::Result<http::Request<Vec<u8>>, kube::core::request::Error>) -> Result<Arc<K>> {
+    async fn send(
+        &self,
+        request: std::result::Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<Arc<K>> {
         let request = request.map_err(bad_request)?;
         let answer = self.client.request::<K>(request).await?;
         Ok(self.cache.observe(answer))

@@ -94,8 +94,8 @@ impl NodeInfo {
 
 fn has_terms(pod: &PodInfo) -> bool {
     let terms = &pod.terms;
-    !(terms.affinity.is_empty() && terms.preferred.is_empty() && terms.preferred_anti.is_empty())
-        || !terms.anti_affinity.is_empty()
+    let lists = [&terms.affinity, &terms.anti_affinity, &terms.preferred, &terms.preferred_anti];
+    lists.into_iter().any(|list| !list.is_empty())
 }
 
 /// Everything that a decision rests on.
@@ -226,7 +226,10 @@ mod tests {
     #[test]
     fn sums_follow_pods_and_survive_the_order_of_events() {
         let mut cluster = Cluster::default();
-        let one = pod("one", json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]}));
+        let one = pod(
+            "one",
+            json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]}),
+        );
         cluster.put_pod(one.clone(), "w1");
         assert_eq!(cluster.nodes().count(), 0, "the node itself is not known yet");
         cluster.put_node(&node("w1", json!({})));

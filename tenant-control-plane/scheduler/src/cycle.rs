@@ -126,11 +126,17 @@ mod tests {
     #[test]
     fn a_failure_reads_as_users_know_it() {
         let cluster = cluster(&[
-            node("w1", json!({"spec": {"taints": [{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]}})),
+            node(
+                "w1",
+                json!({"spec": {"taints": [{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]}}),
+            ),
             node("w2", json!({"spec": {"unschedulable": true}})),
             node("w3", json!({})),
         ]);
-        let big = pod("big", json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "64", "memory": "1Ti"}}}]}));
+        let big = pod(
+            "big",
+            json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "64", "memory": "1Ti"}}}]}),
+        );
         let failure = schedule(&big, &cluster, 0).unwrap_err();
         assert_eq!(
             failure.message(),
@@ -148,7 +154,10 @@ mod tests {
     fn room_made_for_a_more_important_pod_is_not_given_away() {
         let mut cluster = cluster(&[node("w1", json!({}))]);
         let asking = |name: &str, priority: i32| {
-            pod(name, json!({"priority": priority, "containers": [{"name": "c", "resources": {"requests": {"cpu": "3"}}}]}))
+            pod(
+                name,
+                json!({"priority": priority, "containers": [{"name": "c", "resources": {"requests": {"cpu": "3"}}}]}),
+            )
         };
         cluster.nominate(asking("important", 10), "w1");
         assert!(schedule(&asking("other", 0), &cluster, 0).is_err());

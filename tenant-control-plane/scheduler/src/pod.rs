@@ -144,10 +144,18 @@ fn terms(affinity: Option<&Affinity>, namespace: &str) -> PodTerms {
     let with = affinity.and_then(|affinity| affinity.pod_affinity.as_ref());
     let against = affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref());
     PodTerms {
-        affinity: required(with.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())),
-        anti_affinity: required(against.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())),
-        preferred: preferred(with.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref())),
-        preferred_anti: preferred(against.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref())),
+        affinity: required(
+            with.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref()),
+        ),
+        anti_affinity: required(
+            against.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref()),
+        ),
+        preferred: preferred(
+            with.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref()),
+        ),
+        preferred_anti: preferred(
+            against.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref()),
+        ),
     }
 }
 

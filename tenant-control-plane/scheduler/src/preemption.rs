@@ -125,12 +125,16 @@ mod tests {
     use crate::testing::{cluster, node, pod};
 
     fn asking(name: &str, priority: i32, cpu: &str) -> Arc<PodInfo> {
-        pod(name, json!({"priority": priority, "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]}))
+        pod(
+            name,
+            json!({"priority": priority, "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]}),
+        )
     }
 
     #[test]
     fn the_fewest_and_least_important_pods_go() {
-        let mut cluster = cluster(&[node("w1", json!({})), node("w2", json!({})), node("w3", json!({}))]);
+        let mut cluster =
+            cluster(&[node("w1", json!({})), node("w2", json!({})), node("w3", json!({}))]);
         cluster.put_pod(asking("a", 5, "2"), "w1");
         cluster.put_pod(asking("b", 1, "2"), "w1");
         cluster.put_pod(asking("c", 7, "4"), "w2");
@@ -146,7 +150,8 @@ mod tests {
 
     #[test]
     fn where_it_cannot_help_it_says_so() {
-        let mut cluster = cluster(&[node("w1", json!({})), node("w2", json!({"spec": {"unschedulable": true}}))]);
+        let mut cluster =
+            cluster(&[node("w1", json!({})), node("w2", json!({"spec": {"unschedulable": true}}))]);
         cluster.put_pod(asking("a", 5, "4"), "w1");
         let meek = asking("meek", 0, "1");
         let failure = schedule(&meek, &cluster, 0).unwrap_err();

@@ -28,7 +28,10 @@ type Rank = (Reverse<i32>, Instant, String);
 enum Place {
     Active(Rank),
     BackOff(Instant),
-    Unschedulable { helped_by: u16, since: Instant },
+    Unschedulable {
+        helped_by: u16,
+        since: Instant,
+    },
     /// Being bound: in no queue.
     Taken,
 }

@@ -37,13 +37,20 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         .context("starting the health server")?;
     let (filling, stop) = (informers.clone(), shutdown.clone());
     let filled = tokio::spawn(async move { filling.start(stop).await });
-    leader::run_elected(client.clone(), COMPONENT, config.leader, seat, shutdown, |leading| async move {
-        filled.await.context("filling the caches")?;
-        let recorder = Recorder::new(client.clone(), SCHEDULER_NAME, None);
-        let writer = Writer::new(client, recorder, sender);
-        tracing::info!("caches are complete, scheduling starts");
-        Engine::new(messages, writer).run(leading).await;
-        Ok(())
-    })
+    leader::run_elected(
+        client.clone(),
+        COMPONENT,
+        config.leader,
+        seat,
+        shutdown,
+        |leading| async move {
+            filled.await.context("filling the caches")?;
+            let recorder = Recorder::new(client.clone(), SCHEDULER_NAME, None);
+            let writer = Writer::new(client, recorder, sender);
+            tracing::info!("caches are complete, scheduling starts");
+            Engine::new(messages, writer).run(leading).await;
+            Ok(())
+        },
+    )
     .await
 }

@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use self::reflect::events;
 use self::store::Store;
 
 /// A kind with a static type.

@@ -1,13 +1,16 @@
 //! List-and-watch: keeps the store in step with the API server and tells the handlers.
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::stream::{self, BoxStream, Stream, StreamExt};
+use kube::Api;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_kind};
+use serde::de::DeserializeOwned;
 
 use super::{Change, Informer, Object, ObjectKey};
 
@@ -45,38 +48,55 @@ fn must_relist(error: &watcher::Error) -> bool {
     code == 410
 }
 
+/// List-and-watch that never ends: failures are retried with back-off, and a version that is too old
+/// leads to a new list, whether the server says so in the stream or as the answer to the request.
+pub fn events<K>(api: Api<K>, config: watcher::Config) -> impl Stream<Item = Event<K>> + Send
+where
+    K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    stream::unfold((None, 0_u32), move |(mut current, mut failures)| {
+        let (api, config) = (api.clone(), config.clone());
+        async move {
+            loop {
+                let events: &mut BoxStream<'static, _> = current.get_or_insert_with(|| {
+                    let events = watch_kind(api.clone(), config.clone());
+                    events.backoff(WatchBackoff(FIRST_DELAY)).boxed()
+                });
+                match events.next().await {
+                    Some(Ok(event)) => return Some((event, (current, 0))),
+                    Some(Err(error)) => {
+                        failures += 1;
+                        if failures.is_power_of_two() {
+                            let resource = api.resource_url();
+                            tracing::info!(resource, failures, "watching is interrupted: {error}");
+                        }
+                        if must_relist(&error) {
+                            current = None;
+                            tokio::time::sleep(FIRST_DELAY).await;
+                        }
+                    }
+                    None => current = None,
+                }
+            }
+        }
+    })
+}
+
 impl<K: Object> Informer<K> {
     /// Runs for ever.
     pub(super) async fn reflect(&self) {
-        let kind = K::kind(&());
-        loop {
-            let mut events = watch_kind(self.api.clone(), self.config.clone())
-                .backoff(WatchBackoff(FIRST_DELAY))
-                .boxed();
-            let mut listed: Vec<Arc<K>> = Vec::new();
-            let mut failures = 0_u32;
-            while let Some(event) = events.next().await {
-                match event {
-                    Ok(Event::Init) => {
-                        listed.clear();
-                        self.write().written_during_list = Some(BTreeSet::new());
-                    }
-                    Ok(Event::InitApply(object)) => listed.push(Arc::new(lean(object))),
-                    Ok(Event::InitDone) => self.replace(std::mem::take(&mut listed)).await,
-                    Ok(Event::Apply(object)) => self.apply(Arc::new(lean(object)), false),
-                    Ok(Event::Delete(object)) => self.remove(&object, false),
-                    Err(error) => {
-                        failures += 1;
-                        if failures.is_power_of_two() {
-                            tracing::info!(%kind, failures, "watching is interrupted: {error}");
-                        }
-                        if must_relist(&error) {
-                            break;
-                        }
-                        continue;
-                    }
+        let mut events = std::pin::pin!(events(self.api.clone(), self.config.clone()));
+        let mut listed: Vec<Arc<K>> = Vec::new();
+        while let Some(event) = events.next().await {
+            match event {
+                Event::Init => {
+                    listed.clear();
+                    self.write().written_during_list = Some(BTreeSet::new());
                 }
-                failures = 0;
+                Event::InitApply(object) => listed.push(Arc::new(lean(object))),
+                Event::InitDone => self.replace(std::mem::take(&mut listed)).await,
+                Event::Apply(object) => self.apply(Arc::new(lean(object)), false),
+                Event::Delete(object) => self.remove(&object, false),
             }
         }
     }

@@ -67,7 +67,8 @@ impl<K: Object> Store<K> {
     /// was held before.
     pub(super) fn apply(&mut self, object: Arc<K>, local: bool) -> (bool, Option<Arc<K>>) {
         let key = ObjectKey::of(object.as_ref());
-        if local && object.meta().uid.as_ref().is_some_and(|uid| self.tombstones.contains_key(uid)) {
+        if local && object.meta().uid.as_ref().is_some_and(|uid| self.tombstones.contains_key(uid))
+        {
             return (false, None);
         }
         let held = self.objects.get(&key);

@@ -75,11 +75,15 @@ mod tests {
         let pods = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]});
         let jobs = json!({"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get"]});
         let all = [
-            role(json!({"metadata": {"name": "a", "labels": {"to": "view"}}, "rules": [pods, jobs]})),
+            role(
+                json!({"metadata": {"name": "a", "labels": {"to": "view"}}, "rules": [pods, jobs]}),
+            ),
             role(json!({"metadata": {"name": "b", "labels": {"to": "view"}}, "rules": [pods]})),
             role(json!({"metadata": {"name": "c"}, "rules": [{"verbs": ["*"]}]})),
-            role(json!({"metadata": {"name": "view", "labels": {"to": "view"}}, "rules": [{"verbs": ["old"]}],
-                "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"to": "view"}}]}})),
+            role(
+                json!({"metadata": {"name": "view", "labels": {"to": "view"}}, "rules": [{"verbs": ["old"]}],
+                "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"to": "view"}}]}}),
+            ),
         ];
         let rules = aggregate(&all[3], &all).unwrap();
         assert_eq!(serde_json::to_value(rules).unwrap(), json!([pods, jobs]));

@@ -206,7 +206,8 @@ mod tests {
     use super::*;
 
     fn budget(spec: Value) -> PodDisruptionBudget {
-        serde_json::from_value(json!({"metadata": {"name": "b", "generation": 3}, "spec": spec})).unwrap()
+        serde_json::from_value(json!({"metadata": {"name": "b", "generation": 3}, "spec": spec}))
+            .unwrap()
     }
 
     fn pod(name: &str, ready: bool) -> Arc<Pod> {
@@ -237,9 +238,10 @@ mod tests {
         let mut budget = budget(json!({"minAvailable": 1}));
         let now = Timestamp::now();
         let disrupted = json!({"a": Time(now), "gone": Time(now)});
-        budget.status = serde_json::from_value(json!({"disruptedPods": disrupted, "currentHealthy": 0,
+        budget.status =
+            serde_json::from_value(json!({"disruptedPods": disrupted, "currentHealthy": 0,
             "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0}))
-        .unwrap();
+            .unwrap();
         let (status, requeue) = status(&budget, &[pod("a", true), pod("b", true)], 2, now);
         assert_eq!((status.current_healthy, status.disruptions_allowed), (1, 0));
         assert_eq!(status.disrupted_pods.unwrap().len(), 1);

@@ -82,7 +82,11 @@ fn node_of(pod: &Pod) -> Option<&str> {
 }
 
 /// Pods to remove at once, apart from those of vanished nodes.
-fn choose(all: &[Arc<Pod>], out_of_service: &HashSet<String>, threshold: usize) -> Vec<(Arc<Pod>, Reason)> {
+fn choose(
+    all: &[Arc<Pod>],
+    out_of_service: &HashSet<String>,
+    threshold: usize,
+) -> Vec<(Arc<Pod>, Reason)> {
     let mut chosen = Vec::new();
     for pod in all.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some()) {
         match node_of(pod) {
@@ -115,7 +119,13 @@ impl Collector {
             let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
             taints.into_iter().flatten().any(|taint| taint.key == OUT_OF_SERVICE)
         };
-        let out_of_service = self.nodes.list().iter().filter(|node| tainted(node)).filter_map(|node| node.metadata.name.clone()).collect();
+        let out_of_service = self
+            .nodes
+            .list()
+            .iter()
+            .filter(|node| tainted(node))
+            .filter_map(|node| node.metadata.name.clone())
+            .collect();
         for (pod, reason) in choose(&all, &out_of_service, self.threshold) {
             if let Err(error) = self.remove(&pod, reason).await {
                 tracing::warn!(pod.name = ?pod.metadata.name, "could not remove a pod: {error}");
@@ -132,7 +142,11 @@ impl Collector {
         if self.api.get_metadata_opt(node).await?.is_some() {
             return Ok(());
         }
-        tracing::info!(node.name = node, pods = pods.len(), "the node is gone, its pods are removed");
+        tracing::info!(
+            node.name = node,
+            pods = pods.len(),
+            "the node is gone, its pods are removed"
+        );
         let removals = pods.iter().map(|pod| self.remove(pod, Reason::Orphaned));
         for result in futures::future::join_all(removals).await {
             result?;

@@ -105,7 +105,11 @@ impl Controller {
         }
     }
 
-    async fn manage(&self, set: &ReplicaSet, active: &mut Vec<Arc<Pod>>) -> Result<(), kube::Error> {
+    async fn manage(
+        &self,
+        set: &ReplicaSet,
+        active: &mut Vec<Arc<Pod>>,
+    ) -> Result<(), kube::Error> {
         let wanted = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
         match scale(active.len(), wanted) {
             Scale::Keep => Ok(()),
@@ -203,8 +207,9 @@ fn status(
     let min_ready = spec.min_ready_seconds.unwrap_or_default();
     let template_labels = spec.template.and_then(|t| t.metadata).and_then(|m| m.labels);
     let template_labels = template_labels.unwrap_or_default();
-    let fully_labeled =
-        active.iter().filter(|p| selector::matches_map(&template_labels, p.metadata.labels.as_ref()));
+    let fully_labeled = active
+        .iter()
+        .filter(|p| selector::matches_map(&template_labels, p.metadata.labels.as_ref()));
     let old = set.status.clone().unwrap_or_default();
     let mut conditions = old.conditions.clone().unwrap_or_default();
     let failing = conditions.iter().position(|c| c.type_ == "ReplicaFailure");
@@ -212,11 +217,13 @@ fn status(
         (Some(error), None) => conditions.push(ReplicaSetCondition {
             type_: "ReplicaFailure".to_owned(),
             status: "True".to_owned(),
-            reason: Some(if active.len() < usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0) {
-                "FailedCreate".to_owned()
-            } else {
-                "FailedDelete".to_owned()
-            }),
+            reason: Some(
+                if active.len() < usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0) {
+                    "FailedCreate".to_owned()
+                } else {
+                    "FailedDelete".to_owned()
+                },
+            ),
             message: Some(pods::plain(error)),
             last_transition_time: Some(Time(now)),
         }),
@@ -256,14 +263,15 @@ mod tests {
     #[tokio::test]
     async fn a_failing_creation_costs_few_requests() {
         let calls = Cell::new(0);
-        let (made, result) = slow_start(100, || {
-            calls.set(calls.get() + 1);
-            let ok = calls.get() <= 1;
-            async move {
-                if ok { Ok(()) } else { Err(kube::Error::LinesCodecMaxLineLengthExceeded) }
-            }
-        })
-        .await;
+        let (made, result) =
+            slow_start(100, || {
+                calls.set(calls.get() + 1);
+                let ok = calls.get() <= 1;
+                async move {
+                    if ok { Ok(()) } else { Err(kube::Error::LinesCodecMaxLineLengthExceeded) }
+                }
+            })
+            .await;
         assert!(result.is_err());
         assert_eq!((made.len(), calls.get()), (1, 3));
     }

@@ -90,7 +90,8 @@ impl Engine {
             }
             self.gauge();
             let idle = Duration::from_secs(60);
-            let pause = self.queue.next_deadline().map_or(idle, |at| at.saturating_duration_since(now));
+            let pause =
+                self.queue.next_deadline().map_or(idle, |at| at.saturating_duration_since(now));
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 message = self.messages.recv() => match message {

@@ -119,10 +119,14 @@ mod tests {
     #[test]
     fn a_heartbeat_is_no_change_and_a_taint_is() {
         let quiet = Arc::new(node("w1", json!({})));
-        let beat = Arc::new(node("w1", json!({"status": {"conditions": [
-            {"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:00Z"}]}})));
+        let beat = Arc::new(node(
+            "w1",
+            json!({"status": {"conditions": [
+            {"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:00Z"}]}}),
+        ));
         assert!(same_node(Some(&quiet), &beat));
-        let tainted = node("w1", json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}}));
+        let tainted =
+            node("w1", json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}}));
         assert_eq!(node_events(Some(&quiet), &tainted), Events::NODE_TAINTS);
         assert_eq!(node_events(None, &tainted), Events::NODE_ADDED);
     }

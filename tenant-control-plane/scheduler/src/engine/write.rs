@@ -148,7 +148,8 @@ impl Writer {
 
     async fn evict(&self, preemptor: &PodInfo, victim: &PodInfo) -> Result<(), kube::Error> {
         let api = self.pods(victim);
-        let message = format!("{}: preempting to accommodate a higher priority pod", super::SCHEDULER_NAME);
+        let message =
+            format!("{}: preempting to accommodate a higher priority pod", super::SCHEDULER_NAME);
         let patch = Patch::Strategic(json!({
             "metadata": {"uid": victim.uid},
             "status": {"conditions": [{

@@ -36,13 +36,16 @@ impl Plugin for ImageLocality {
         let everywhere = cluster.nodes().count().max(1) as i64;
         let spread: Vec<_> = images
             .iter()
-            .map(|image| cluster.nodes().filter(|node| node.images.contains_key(image)).count() as i64)
+            .map(|image| {
+                cluster.nodes().filter(|node| node.images.contains_key(image)).count() as i64
+            })
             .collect();
         let largest = LARGE * images.len().max(1) as i64;
         let score = |node: &&NodeInfo| {
-            let sizes = images.iter().zip(&spread).filter_map(|(image, nodes)| {
-                Some(node.images.get(image)? * nodes / everywhere)
-            });
+            let sizes = images
+                .iter()
+                .zip(&spread)
+                .filter_map(|(image, nodes)| Some(node.images.get(image)? * nodes / everywhere));
             let sum = sizes.sum::<i64>().clamp(SMALL, largest);
             MAX_SCORE * (sum - SMALL) / (largest - SMALL)
         };
@@ -59,7 +62,8 @@ mod tests {
 
     #[test]
     fn a_node_with_the_image_is_better() {
-        let image = json!({"status": {"images": [{"names": ["big:latest"], "sizeBytes": 900 << 20}]}});
+        let image =
+            json!({"status": {"images": [{"names": ["big:latest"], "sizeBytes": 900 << 20}]}});
         let cluster = cluster(&[node("has", image), node("has-not", json!({}))]);
         let nodes: Vec<_> = cluster.nodes().collect();
         let pod = pod("p", json!({"containers": [{"name": "c", "image": "big"}]}));

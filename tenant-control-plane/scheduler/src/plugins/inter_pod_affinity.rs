@@ -41,7 +41,8 @@ struct Required<'a> {
 }
 
 fn required<'a>(pod: &'a PodInfo, cluster: &'a Cluster) -> Required<'a> {
-    let mut found = Required { near: HashMap::new(), away: HashMap::new(), refused: HashMap::new() };
+    let mut found =
+        Required { near: HashMap::new(), away: HashMap::new(), refused: HashMap::new() };
     let terms = &pod.terms;
     let own_terms = !terms.affinity.is_empty() || !terms.anti_affinity.is_empty();
     for node in cluster.nodes() {
@@ -49,11 +50,14 @@ fn required<'a>(pod: &'a PodInfo, cluster: &'a Cluster) -> Required<'a> {
             continue;
         }
         for other in node.pods.values() {
-            for term in other.terms.anti_affinity.iter().filter(|term| selects(term, pod, cluster)) {
+            for term in other.terms.anti_affinity.iter().filter(|term| selects(term, pod, cluster))
+            {
                 add(&mut found.refused, term, node, 1);
             }
             // A pod must match all affinity terms to count for any.
-            if !terms.affinity.is_empty() && terms.affinity.iter().all(|t| selects(t, other, cluster)) {
+            if !terms.affinity.is_empty()
+                && terms.affinity.iter().all(|t| selects(t, other, cluster))
+            {
                 terms.affinity.iter().for_each(|term| add(&mut found.near, term, node, 1));
             }
             for term in terms.anti_affinity.iter().filter(|term| selects(term, other, cluster)) {
@@ -141,9 +145,9 @@ impl Plugin for InterPodAffinity {
             return None;
         }
         let sum = |node: &&NodeInfo| {
-            let here = weights.iter().filter(|((key, value), _)| {
-                node.labels.get(*key).is_some_and(|has| has == value)
-            });
+            let here = weights
+                .iter()
+                .filter(|((key, value), _)| node.labels.get(*key).is_some_and(|has| has == value));
             here.map(|(_, weight)| weight).sum::<i64>()
         };
         let sums: Vec<_> = nodes.iter().map(sum).collect();
@@ -204,15 +208,22 @@ mod tests {
         let other = pod_with("db", json!({"metadata": {"labels": {"app": "db"}}}));
         assert_eq!(allowed(&cluster, &other), ["w1", "w2"]);
         let elsewhere = pod_with("far", json!({"metadata": {"namespace": "other"}}));
-        assert_eq!(allowed(&cluster, &elsewhere), ["w1", "w2"], "terms are about their own namespace");
+        assert_eq!(
+            allowed(&cluster, &elsewhere),
+            ["w1", "w2"],
+            "terms are about their own namespace"
+        );
     }
 
     #[test]
     fn preferences_rank_nodes() {
         let mut cluster = two();
         cluster.put_pod(pod("x", json!({})), "w1");
-        let shy = pod("p", json!({"affinity": {"podAntiAffinity": {
-            "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 10, "podAffinityTerm": term("web")}]}}}));
+        let shy = pod(
+            "p",
+            json!({"affinity": {"podAntiAffinity": {
+            "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 10, "podAffinityTerm": term("web")}]}}}),
+        );
         let nodes: Vec<_> = cluster.nodes().collect();
         assert_eq!(InterPodAffinity.score(&shy, &cluster, &nodes).unwrap(), [0, 100]);
     }

@@ -28,9 +28,7 @@ impl Plugin for NodeAffinity {
         }
         Some(Box::new(|node| match required_node_affinity(spec, &node.name, &node.labels) {
             true => Ok(()),
-            false => Err(Rejection::incurable(
-                "node(s) didn't match Pod's node affinity/selector",
-            )),
+            false => Err(Rejection::incurable("node(s) didn't match Pod's node affinity/selector")),
         }))
     }
 
@@ -70,9 +68,12 @@ mod tests {
         let check = NodeAffinity.filter(&only_a, &cluster).unwrap();
         assert!(check(cluster.node("a").unwrap()).is_ok());
         assert!(check(cluster.node("b").unwrap()).is_err());
-        let rather_b = pod("q", json!({"affinity": {"nodeAffinity": {
+        let rather_b = pod(
+            "q",
+            json!({"affinity": {"nodeAffinity": {
             "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 10, "preference":
-                {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["b"]}]}}]}}}));
+                {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["b"]}]}}]}}}),
+        );
         assert!(NodeAffinity.filter(&rather_b, &cluster).is_none());
         let nodes: Vec<_> = cluster.nodes().collect();
         assert_eq!(NodeAffinity.score(&rather_b, &cluster, &nodes).unwrap(), [0, 100]);

@@ -42,10 +42,15 @@ mod tests {
             pod(name, json!({"containers": [{"name": "c", "ports": [port]}]}))
         };
         let mut cluster = cluster(&[node("a", json!({}))]);
-        cluster.put_pod(with("held", json!({"containerPort": 80, "hostPort": 80, "hostIP": "10.0.0.1"})), "a");
+        cluster.put_pod(
+            with("held", json!({"containerPort": 80, "hostPort": 80, "hostIP": "10.0.0.1"})),
+            "a",
+        );
         let fits = |port: serde_json::Value| {
             let pod = with("new", port);
-            NodePorts.filter(&pod, &cluster).is_none_or(|check| check(cluster.node("a").unwrap()).is_ok())
+            NodePorts
+                .filter(&pod, &cluster)
+                .is_none_or(|check| check(cluster.node("a").unwrap()).is_ok())
         };
         assert!(!fits(json!({"containerPort": 8080, "hostPort": 80})));
         assert!(!fits(json!({"containerPort": 80, "hostPort": 80, "hostIP": "10.0.0.1"})));

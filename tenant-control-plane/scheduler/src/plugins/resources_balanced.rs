@@ -22,8 +22,12 @@ impl Plugin for NodeResourcesBalancedAllocation {
             return None;
         }
         let score = |node: &&NodeInfo| {
-            let cpu = used_share(node.requested.milli_cpu + pod.requests.milli_cpu, node.allocatable.milli_cpu);
-            let memory = used_share(node.requested.memory + pod.requests.memory, node.allocatable.memory);
+            let cpu = used_share(
+                node.requested.milli_cpu + pod.requests.milli_cpu,
+                node.allocatable.milli_cpu,
+            );
+            let memory =
+                used_share(node.requested.memory + pod.requests.memory, node.allocatable.memory);
             // The standard deviation of two shares is half their distance.
             let deviation = (cpu - memory).abs() / 2.0;
             ((1.0 - deviation) * MAX_SCORE as f64) as i64
@@ -42,7 +46,10 @@ mod tests {
     #[test]
     fn the_balanced_node_is_better() {
         let asking = |name: &str, cpu: &str, memory: &str| {
-            pod(name, json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu, "memory": memory}}}]}))
+            pod(
+                name,
+                json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu, "memory": memory}}}]}),
+            )
         };
         let mut cluster = cluster(&[node("cpu-heavy", json!({})), node("even", json!({}))]);
         cluster.put_pod(asking("x", "2", "0"), "cpu-heavy");

@@ -28,7 +28,9 @@ fn shortages(pod: &PodInfo, node: &NodeInfo) -> Option<Rejection> {
     check("memory", asked.memory, used.memory, total.memory);
     check("ephemeral-storage", asked.ephemeral, used.ephemeral, total.ephemeral);
     for (name, amount) in &asked.others {
-        let of = |map: &std::collections::BTreeMap<String, i64>| map.get(name).copied().unwrap_or_default();
+        let of = |map: &std::collections::BTreeMap<String, i64>| {
+            map.get(name).copied().unwrap_or_default()
+        };
         check(name, *amount, of(&used.others), of(&total.others));
     }
     (!reasons.is_empty()).then_some(Rejection { reasons, curable })
@@ -71,7 +73,10 @@ mod tests {
     use crate::testing::{cluster, node, pod};
 
     fn asking(name: &str, cpu: &str, memory: &str) -> std::sync::Arc<PodInfo> {
-        pod(name, json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu, "memory": memory}}}]}))
+        pod(
+            name,
+            json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu, "memory": memory}}}]}),
+        )
     }
 
     #[test]
@@ -84,7 +89,8 @@ mod tests {
         assert_eq!(rejected.reasons, ["Too many pods", "Insufficient cpu", "Insufficient memory"]);
         assert!(!rejected.curable, "9Gi never fit");
         let fits = asking("fits", "2", "1Gi");
-        let rejected = NodeResourcesFit.filter(&fits, &cluster).unwrap()(cluster.node("a").unwrap());
+        let rejected =
+            NodeResourcesFit.filter(&fits, &cluster).unwrap()(cluster.node("a").unwrap());
         assert!(rejected.unwrap_err().curable);
     }
 

@@ -60,8 +60,14 @@ mod tests {
     #[test]
     fn taints_keep_pods_out_unless_tolerated() {
         let cluster = cluster(&[
-            node("hard", json!({"spec": {"taints": [{"key": "gpu", "value": "a", "effect": "NoSchedule"}]}})),
-            node("soft", json!({"spec": {"taints": [{"key": "spot", "effect": "PreferNoSchedule"}]}})),
+            node(
+                "hard",
+                json!({"spec": {"taints": [{"key": "gpu", "value": "a", "effect": "NoSchedule"}]}}),
+            ),
+            node(
+                "soft",
+                json!({"spec": {"taints": [{"key": "spot", "effect": "PreferNoSchedule"}]}}),
+            ),
             node("free", json!({})),
         ]);
         let plain = pod("p", json!({}));

@@ -102,11 +102,18 @@ fn constraints(pod: &PodInfo, cluster: &Cluster, when: &str) -> Vec<Constraint> 
 }
 
 /// Pods per domain of one constraint.
-fn count_domains(constraint: &Constraint, keys: &[&str], pod: &PodInfo, cluster: &Cluster) -> HashMap<String, i64> {
+fn count_domains(
+    constraint: &Constraint,
+    keys: &[&str],
+    pod: &PodInfo,
+    cluster: &Cluster,
+) -> HashMap<String, i64> {
     let mut domains = HashMap::new();
     for node in cluster.nodes() {
         // A node that lacks a label of any constraint is outside all domains.
-        if !keys.iter().all(|key| node.labels.contains_key(*key)) || !constraint.counts_node(node, pod) {
+        if !keys.iter().all(|key| node.labels.contains_key(*key))
+            || !constraint.counts_node(node, pod)
+        {
             continue;
         }
         let domain = node.labels[&constraint.key].clone();
@@ -236,11 +243,19 @@ mod tests {
 
     #[test]
     fn hard_constraints_keep_the_skew() {
-        let mut cluster = cluster(&[zoned("a1", "a"), zoned("a2", "a"), zoned("b1", "b"), node("no-zone", json!({}))]);
+        let mut cluster = cluster(&[
+            zoned("a1", "a"),
+            zoned("a2", "a"),
+            zoned("b1", "b"),
+            node("no-zone", json!({})),
+        ]);
         cluster.put_pod(pod("x", json!({})), "a1");
         assert_eq!(allowed(&cluster, &pod("p", spread(json!({})))), ["b1"]);
         assert_eq!(allowed(&cluster, &pod("p", spread(json!({"maxSkew": 2})))), ["a1", "a2", "b1"]);
-        assert!(allowed(&cluster, &pod("p", spread(json!({"minDomains": 3})))).contains(&"b1".to_owned()));
+        assert!(
+            allowed(&cluster, &pod("p", spread(json!({"minDomains": 3}))))
+                .contains(&"b1".to_owned())
+        );
         cluster.put_pod(pod("y", json!({})), "b1");
         assert!(allowed(&cluster, &pod("p", spread(json!({"minDomains": 3})))).is_empty());
     }
@@ -251,7 +266,11 @@ mod tests {
         cluster.put_pod(pod("x", json!({})), "a1");
         let mut spec = spread(json!({}));
         spec["nodeSelector"] = json!({"zone": "a"});
-        assert_eq!(allowed(&cluster, &pod("p", spec)), ["a1", "b1"], "zone b is not a domain for it");
+        assert_eq!(
+            allowed(&cluster, &pod("p", spec)),
+            ["a1", "b1"],
+            "zone b is not a domain for it"
+        );
     }
 
     #[test]

@@ -171,7 +171,9 @@ impl Authority {
             writer.write_sequence(|writer| {
                 writer.next().write_tagged(Tag::context(0), |w| w.write_i8(2));
                 // Positive, and not of minimal length by chance.
-                let serial: Vec<u8> = std::iter::once(0x40 | serial[0] & 0x3f).chain(serial[1..].iter().copied()).collect();
+                let serial: Vec<u8> = std::iter::once(0x40 | serial[0] & 0x3f)
+                    .chain(serial[1..].iter().copied())
+                    .collect();
                 writer.next().write_bigint_bytes(&serial, true);
                 writer.next().write_der(&algorithm);
                 writer.next().write_der(&self.subject);
@@ -293,9 +295,8 @@ fn extensions(request: &Request, usages: &[String], authority: &[u8]) -> anyhow:
         }
     }
     let used = if bits[1] != 0 { 9 } else { 8 - bits[0].trailing_zeros().min(8) as usize };
-    let key_usage = (bits != [0, 0]).then(|| {
-        yasna::construct_der(|w| w.write_bitvec_bytes(&bits[..used.div_ceil(8)], used))
-    });
+    let key_usage = (bits != [0, 0])
+        .then(|| yasna::construct_der(|w| w.write_bitvec_bytes(&bits[..used.div_ceil(8)], used)));
     let extended = (!purposes.is_empty()).then(|| {
         yasna::construct_der(|w| {
             w.write_sequence_of(|w| purposes.iter().for_each(|p| w.next().write_oid(p)));
@@ -379,7 +380,10 @@ mod tests {
         let cert = parsed.parse_x509().unwrap();
         let (_, ca) = X509Certificate::from_der(&ca_der).unwrap();
         assert_eq!(cert.issuer(), ca.subject());
-        assert_eq!(cert.subject().iter_common_name().next().unwrap().as_str().unwrap(), "system:node:w1");
+        assert_eq!(
+            cert.subject().iter_common_name().next().unwrap().as_str().unwrap(),
+            "system:node:w1"
+        );
         let eku = cert.extended_key_usage().unwrap().unwrap().value;
         assert!(eku.client_auth && !eku.server_auth);
         assert!(cert.key_usage().unwrap().unwrap().value.digital_signature());

@@ -120,14 +120,24 @@ impl Controller {
             Ok(schedule) => schedule,
             Err(error) => {
                 let message = format!("unparseable schedule: {:?} : {error}", spec.schedule);
-                self.recorder.event(cron.as_ref(), EventType::Warning, "UnparseableSchedule", message);
+                self.recorder.event(
+                    cron.as_ref(),
+                    EventType::Warning,
+                    "UnparseableSchedule",
+                    message,
+                );
                 return Ok(None);
             }
         };
         let due = due(&schedule, &zone, since(&cron, now), now);
         if due.too_many {
             let message = "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew";
-            self.recorder.event(cron.as_ref(), EventType::Warning, "TooManyMissedTimes", message.to_owned());
+            self.recorder.event(
+                cron.as_ref(),
+                EventType::Warning,
+                "TooManyMissedTimes",
+                message.to_owned(),
+            );
         }
         if let Some(at) = due.now {
             self.start(&cron, spec, &owned, at, now).await?;
@@ -146,7 +156,10 @@ impl Controller {
         at: Timestamp,
         now: Timestamp,
     ) -> anyhow::Result<()> {
-        if spec.starting_deadline_seconds.is_some_and(|limit| now.as_second() - at.as_second() > limit) {
+        if spec
+            .starting_deadline_seconds
+            .is_some_and(|limit| now.as_second() - at.as_second() > limit)
+        {
             let message = format!("Missed scheduled time to start a job: {at}");
             self.recorder.event(cron, EventType::Warning, "MissSchedule", message);
             return self.note_scheduled(cron, at).await;
@@ -155,7 +168,12 @@ impl Controller {
         match spec.concurrency_policy.as_deref() {
             Some("Forbid") if !active.is_empty() => {
                 let message = "Not starting job because prior execution is running and concurrency policy is Forbid";
-                self.recorder.event(cron, EventType::Normal, "JobAlreadyActive", message.to_owned());
+                self.recorder.event(
+                    cron,
+                    EventType::Normal,
+                    "JobAlreadyActive",
+                    message.to_owned(),
+                );
                 return Ok(());
             }
             Some("Replace") => {
@@ -187,7 +205,11 @@ impl Controller {
     }
 
     /// Writes which Jobs run, and when one last succeeded.
-    async fn note_jobs(&self, cron: Arc<CronJob>, owned: &[Arc<Job>]) -> anyhow::Result<Arc<CronJob>> {
+    async fn note_jobs(
+        &self,
+        cron: Arc<CronJob>,
+        owned: &[Arc<Job>],
+    ) -> anyhow::Result<Arc<CronJob>> {
         let mut updated = cron.as_ref().clone();
         let status = updated.status.get_or_insert_default();
         let active: Vec<_> = owned
@@ -239,9 +261,8 @@ fn since(cron: &CronJob, now: Timestamp) -> Timestamp {
     let created = cron.metadata.creation_timestamp.as_ref();
     let since = last.or(created).map_or(now, |time| time.0);
     let deadline = cron.spec.as_ref().and_then(|spec| spec.starting_deadline_seconds);
-    let horizon = deadline.and_then(|seconds| {
-        now.checked_sub(jiff::SignedDuration::from_secs(seconds)).ok()
-    });
+    let horizon =
+        deadline.and_then(|seconds| now.checked_sub(jiff::SignedDuration::from_secs(seconds)).ok());
     horizon.map_or(since, |horizon| since.max(horizon))
 }
 
@@ -273,7 +294,9 @@ mod tests {
     fn only_the_latest_missed_time_is_made_up_for() {
         let schedule = Schedule::parse("*/10 * * * *").unwrap();
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
-        let due = |since: &str| super::due(&schedule, &TimeZone::UTC, at(since), at("2026-01-01T12:34:00Z"));
+        let due = |since: &str| {
+            super::due(&schedule, &TimeZone::UTC, at(since), at("2026-01-01T12:34:00Z"))
+        };
         let once = due("2026-01-01T12:11:00Z");
         assert_eq!(once.now, Some(at("2026-01-01T12:30:00Z")));
         assert_eq!(once.next, Some(at("2026-01-01T12:40:00Z")));

@@ -36,7 +36,13 @@ fn number(text: &str, names: &[&str], offset: u32) -> Result<u32, String> {
 }
 
 /// One field as a set of bits, and whether it restricts nothing.
-fn field(text: &str, low: u32, high: u32, names: &[&str], offset: u32) -> Result<(u64, bool), String> {
+fn field(
+    text: &str,
+    low: u32,
+    high: u32,
+    names: &[&str],
+    offset: u32,
+) -> Result<(u64, bool), String> {
     let (mut bits, mut free) = (0, false);
     for part in text.split(',') {
         let (range, step) = match part.split_once('/') {
@@ -126,7 +132,8 @@ impl Schedule {
             return after.checked_add(seconds.seconds()).ok();
         }
         let start = after.to_zoned(zone.clone()).datetime();
-        let mut at = start.date().to_datetime(jiff::civil::time(start.hour(), start.minute(), 0, 0));
+        let mut at =
+            start.date().to_datetime(jiff::civil::time(start.hour(), start.minute(), 0, 0));
         at = at.checked_add(1.minute()).ok()?;
         let last_year = i32::from(at.year()) + HORIZON_YEARS;
         let has = |bits: u64, value: i8| bits >> value & 1 == 1;
@@ -175,7 +182,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for wrong in ["", "* * * *", "60 * * * *", "* * * * 8", "*/0 * * * *", "5-1 * * * *", "a * * * *"] {
+        for wrong in
+            ["", "* * * *", "60 * * * *", "* * * * 8", "*/0 * * * *", "5-1 * * * *", "a * * * *"]
+        {
             assert!(Schedule::parse(wrong).is_err(), "{wrong:?}");
         }
         let never = Schedule::parse("0 0 31 2 *").unwrap();

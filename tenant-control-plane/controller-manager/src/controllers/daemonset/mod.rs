@@ -81,7 +81,8 @@ impl Controller {
         let known = revisions::list(&self.history, set.as_ref(), &spec.selector).await?;
         let collisions = set.status.as_ref().and_then(|status| status.collision_count);
         let made =
-            revisions::ensure(&self.history, set.as_ref(), &spec.template, &known, collisions).await;
+            revisions::ensure(&self.history, set.as_ref(), &spec.template, &known, collisions)
+                .await;
         let current = match made {
             Err(error) if namespace_is_terminating(&error) => return Ok(None),
             other => other?,
@@ -146,7 +147,8 @@ impl Controller {
     ) -> Result<(), kube::Error> {
         let in_use = |revision: &ControllerRevision| {
             let hash = revisions::hash(revision);
-            hash == world.hash || world.pods.iter().any(|pod| plan::hash_of(pod) == Some(hash.as_str()))
+            hash == world.hash
+                || world.pods.iter().any(|pod| plan::hash_of(pod) == Some(hash.as_str()))
         };
         let limit = set.spec.as_ref().and_then(|spec| spec.revision_history_limit);
         for revision in revisions::surplus(known, in_use, limit) {

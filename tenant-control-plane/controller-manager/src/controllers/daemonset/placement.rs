@@ -93,12 +93,14 @@ fn only_on(node: &str) -> NodeSelectorRequirement {
 /// A pod of the set for one node. The scheduler binds it; the affinity leaves it no choice.
 pub(super) fn pod_for(set: &DaemonSet, node: &str, hash: &str) -> Pod {
     let template = set.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
-    let mut pod = pods::from_template(&template, set, set.metadata.name.as_deref().unwrap_or_default());
+    let mut pod =
+        pods::from_template(&template, set, set.metadata.name.as_deref().unwrap_or_default());
     pod.metadata.labels.get_or_insert_default().insert(HASH_LABEL.to_owned(), hash.to_owned());
     let spec = pod.spec.get_or_insert_default();
     spec.tolerations = Some(tolerations(spec));
     let affinity = spec.affinity.get_or_insert_default().node_affinity.get_or_insert_default();
-    let term = NodeSelectorTerm { match_expressions: None, match_fields: Some(vec![only_on(node)]) };
+    let term =
+        NodeSelectorTerm { match_expressions: None, match_fields: Some(vec![only_on(node)]) };
     affinity.required_during_scheduling_ignored_during_execution =
         Some(NodeSelector { node_selector_terms: vec![term] });
     pod

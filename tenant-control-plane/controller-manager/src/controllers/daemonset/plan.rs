@@ -142,7 +142,8 @@ fn update(
     for (name, mut pods) in nodes {
         let waits = pods.iter().filter_map(|pod| pods::available_in(pod, seconds, world.now));
         let wait = waits.filter(|wait| !wait.is_zero()).min();
-        soon = [soon, wait.map(|wait| wait + Duration::from_millis(100))].into_iter().flatten().min();
+        soon =
+            [soon, wait.map(|wait| wait + Duration::from_millis(100))].into_iter().flatten().min();
         // Only the newest of the present revision, and one of the older ones, may stay.
         let new = pods.iter().position(|pod| hash_of(pod) == Some(&world.hash));
         let new = new.map(|index| pods.remove(index));
@@ -150,14 +151,15 @@ fn update(
         plan.delete.extend(pods.into_iter().skip(1));
         match new {
             // A surge: the old one goes when the new one serves. Otherwise the double goes now.
-            Some(new) if surge > 0 && rolling && !available(&new) && available(&old) => may_surge -= 1,
+            Some(new) if surge > 0 && rolling && !available(&new) && available(&old) => {
+                may_surge -= 1
+            }
             Some(_) => plan.delete.push(old),
             None if !rolling => {}
+            None if surge > 0 && available(&old) && may_surge <= 0 => {}
             None if surge > 0 && available(&old) => {
-                if may_surge > 0 {
-                    may_surge -= 1;
-                    plan.create.push(name.to_owned());
-                }
+                may_surge -= 1;
+                plan.create.push(name.to_owned());
             }
             // A pod that does not serve costs nothing to replace.
             None if !available(&old) => plan.delete.push(old),
@@ -225,8 +227,10 @@ mod tests {
         let taints: Vec<_> =
             taint.iter().map(|(key, effect)| json!({"key": key, "effect": effect})).collect();
         Arc::new(
-            serde_json::from_value(json!({"metadata": {"name": name, "labels": {}}, "spec": {"taints": taints}}))
-                .unwrap(),
+            serde_json::from_value(
+                json!({"metadata": {"name": name, "labels": {}}, "spec": {"taints": taints}}),
+            )
+            .unwrap(),
         )
     }
 
@@ -294,7 +298,8 @@ mod tests {
 
     #[test]
     fn with_a_surge_the_new_pod_serves_before_the_old_one_goes() {
-        let set = set(json!({"updateStrategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}}));
+        let set =
+            set(json!({"updateStrategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}}));
         let nodes: Vec<_> = ["w1", "w2"].map(|name| node(name, None)).into();
         let old: Vec<_> = ["w1", "w2"].map(|name| pod(&set, name, "old", true)).into();
         let first = plan(&set, &world(nodes.clone(), old.clone()));

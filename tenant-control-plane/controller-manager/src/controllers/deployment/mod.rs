@@ -65,10 +65,9 @@ pub fn start(context: &Context) -> anyhow::Result<Option<Running>> {
     // A Recreate rollout waits for the last old pod to go.
     let (owners_of_pods, wake) = (sets.clone(), queue.clone());
     pod_cache.on_change(move |change| {
-        if change.new.is_none() && let Some(pod) = change.old {
-            if let Some(key) = deployment_of(&owners_of_pods, pod) {
-                wake.add(key);
-            }
+        let gone = change.old.filter(|_| change.new.is_none());
+        if let Some(key) = gone.and_then(|pod| deployment_of(&owners_of_pods, pod)) {
+            wake.add(key);
         }
     });
     let controller = Arc::new(Controller {
@@ -115,8 +114,14 @@ impl Controller {
         let empty = spec.selector.match_labels.as_ref().is_none_or(|l| l.is_empty())
             && spec.selector.match_expressions.as_ref().is_none_or(Vec::is_empty);
         if empty {
-            let message = "This deployment is selecting all pods. A non-empty selector is required.";
-            self.recorder.event(deployment.as_ref(), EventType::Warning, "SelectingAll", message.to_owned());
+            let message =
+                "This deployment is selecting all pods. A non-empty selector is required.";
+            self.recorder.event(
+                deployment.as_ref(),
+                EventType::Warning,
+                "SelectingAll",
+                message.to_owned(),
+            );
             return Ok(None);
         }
         let candidates = self.sets.cache().list_namespace(&key.namespace);
@@ -155,8 +160,14 @@ impl Controller {
                 let name = set.metadata.name.as_deref().unwrap_or_default();
                 if from != to {
                     let direction = if to > from { "up" } else { "down" };
-                    let message = format!("Scaled {direction} replica set {name} from {from} to {to}");
-                    self.recorder.event(deployment, EventType::Normal, "ScalingReplicaSet", message);
+                    let message =
+                        format!("Scaled {direction} replica set {name} from {from} to {to}");
+                    self.recorder.event(
+                        deployment,
+                        EventType::Normal,
+                        "ScalingReplicaSet",
+                        message,
+                    );
                 }
             }
             Change::Annotate { set, annotations, min_ready_seconds } => {
@@ -174,7 +185,11 @@ impl Controller {
         Ok(true)
     }
 
-    async fn write_status(&self, seen: &Deployment, status: DeploymentStatus) -> anyhow::Result<()> {
+    async fn write_status(
+        &self,
+        seen: &Deployment,
+        status: DeploymentStatus,
+    ) -> anyhow::Result<()> {
         // A revision written just now has changed the resource version.
         let current = self.deployments.cache().get(&ObjectKey::of(seen));
         let Some(current) = current.filter(|c| c.metadata.uid == seen.metadata.uid) else {
@@ -192,11 +207,17 @@ impl Controller {
     async fn create(&self, deployment: &Deployment, set: ReplicaSet) -> anyhow::Result<bool> {
         let error = match self.sets.create(&set).await {
             Ok(made) => {
-                let replicas = made.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or_default();
+                let replicas =
+                    made.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or_default();
                 if replicas > 0 {
                     let name = made.metadata.name.as_deref().unwrap_or_default();
                     let message = format!("Scaled up replica set {name} from 0 to {replicas}");
-                    self.recorder.event(deployment, EventType::Normal, "ScalingReplicaSet", message);
+                    self.recorder.event(
+                        deployment,
+                        EventType::Normal,
+                        "ScalingReplicaSet",
+                        message,
+                    );
                 }
                 return Ok(true);
             }
@@ -223,7 +244,13 @@ impl Controller {
         let mut status = deployment.status.clone().unwrap_or_default();
         status::set_condition(
             &mut status,
-            status::condition("Progressing", "False", "ReplicaSetCreateError", message, Timestamp::now()),
+            status::condition(
+                "Progressing",
+                "False",
+                "ReplicaSetCreateError",
+                message,
+                Timestamp::now(),
+            ),
         );
         self.write_status(deployment, status).await?;
         Err(error.into())

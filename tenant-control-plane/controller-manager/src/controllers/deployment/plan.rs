@@ -113,8 +113,11 @@ pub fn plan(deployment: &Deployment, world: World) -> Plan {
     let Some(spec) = &deployment.spec else { return Plan::default() };
     let newest = template::newest(deployment, &world.sets).cloned();
     let newest_uid = newest.as_ref().and_then(|set| set.metadata.uid.clone());
-    let mut old: Vec<_> =
-        world.sets.into_iter().filter(|set| set.metadata.uid != newest_uid || newest_uid.is_none()).collect();
+    let mut old: Vec<_> = world
+        .sets
+        .into_iter()
+        .filter(|set| set.metadata.uid != newest_uid || newest_uid.is_none())
+        .collect();
     old.sort_by_key(|set| set.metadata.creation_timestamp.as_ref().map(|time| time.0));
     let mut rollout = Rollout { deployment, spec, old, newest, now: world.now };
     let mut plan = Plan::default();
@@ -221,7 +224,13 @@ fn create_newest(
             let message = format!("Created new replica set \"{}\"", set.name_any());
             status::set_condition(
                 status,
-                status::condition("Progressing", "True", "NewReplicaSetCreated", message, rollout.now),
+                status::condition(
+                    "Progressing",
+                    "True",
+                    "NewReplicaSetCreated",
+                    message,
+                    rollout.now,
+                ),
             );
         }
     }
@@ -258,7 +267,9 @@ fn emit_scales(rollout: &Rollout<'_>, before: &[ReplicaSet], plan: &mut Plan) {
     let max = rollout.replicas() + rollout::surge(rollout);
     let mut scales = Vec::new();
     for set in rollout.all() {
-        let Some(was) = before.iter().find(|b| b.metadata.uid == set.metadata.uid) else { continue };
+        let Some(was) = before.iter().find(|b| b.metadata.uid == set.metadata.uid) else {
+            continue;
+        };
         let annotations = annotations::with_sizes(set, rollout.replicas(), max);
         // Sizes are noted on what is scaled and on whatever still has pods.
         let noted = size(set) == 0 || annotations == *set.annotations();

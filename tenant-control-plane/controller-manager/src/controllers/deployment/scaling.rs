@@ -54,12 +54,8 @@ fn proportional(rollout: &mut Rollout<'_>) {
     let max_now = replicas + surge(rollout);
     let status_replicas =
         rollout.deployment.status.as_ref().and_then(|s| s.replicas).unwrap_or_default();
-    let mut sets: Vec<&mut ReplicaSet> = rollout
-        .old
-        .iter_mut()
-        .chain(&mut rollout.newest)
-        .filter(|set| size(set) > 0)
-        .collect();
+    let mut sets: Vec<&mut ReplicaSet> =
+        rollout.old.iter_mut().chain(&mut rollout.newest).filter(|set| size(set) > 0).collect();
     if to_add > 0 {
         sets.sort_by_key(|set| {
             (Reverse(size(set)), Reverse(set.metadata.creation_timestamp.as_ref().map(|t| t.0)))

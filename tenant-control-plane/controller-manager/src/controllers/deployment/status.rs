@@ -34,7 +34,10 @@ pub(super) fn condition(
 }
 
 /// A condition of the status.
-pub(super) fn find<'a>(status: &'a DeploymentStatus, kind: &str) -> Option<&'a DeploymentCondition> {
+pub(super) fn find<'a>(
+    status: &'a DeploymentStatus,
+    kind: &str,
+) -> Option<&'a DeploymentCondition> {
     status.conditions.iter().flatten().find(|condition| condition.type_ == kind)
 }
 
@@ -191,7 +194,10 @@ pub(super) fn progress(
     let old = rollout.deployment.status.clone().unwrap_or_default();
     if is_complete(rollout, &status) {
         let message = format!("{subject} has successfully progressed.");
-        set_condition(&mut status, condition("Progressing", "True", AVAILABLE, message, rollout.now));
+        set_condition(
+            &mut status,
+            condition("Progressing", "True", AVAILABLE, message, rollout.now),
+        );
     } else if has_progressed(&old, &status) {
         let message = format!("{subject} is progressing.");
         let mut new = condition("Progressing", "True", "ReplicaSetUpdated", message, rollout.now);
@@ -205,7 +211,10 @@ pub(super) fn progress(
         }
         if left.is_zero() {
             let message = format!("{subject} has timed out progressing.");
-            set_condition(&mut status, condition("Progressing", "False", TIMED_OUT, message, rollout.now));
+            set_condition(
+                &mut status,
+                condition("Progressing", "False", TIMED_OUT, message, rollout.now),
+            );
         } else {
             plan.requeue = Some(left + Duration::from_secs(1));
         }

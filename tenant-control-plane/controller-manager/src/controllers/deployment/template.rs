@@ -21,7 +21,10 @@ pub fn fnv_name(value: &impl Serialize, collisions: Option<i32>) -> String {
         .iter()
         .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
     let letters = hash.to_string().into_bytes();
-    letters.into_iter().map(|digit| char::from(ALPHABET[usize::from(digit) % ALPHABET.len()])).collect()
+    letters
+        .into_iter()
+        .map(|digit| char::from(ALPHABET[usize::from(digit) % ALPHABET.len()]))
+        .collect()
 }
 
 fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {

@@ -51,11 +51,7 @@ impl Stage {
     fn plan(&self) -> Plan {
         plan(
             &self.deployment,
-            World {
-                sets: self.sets.clone(),
-                with_pods: self.with_pods.clone(),
-                now: self.now(),
-            },
+            World { sets: self.sets.clone(), with_pods: self.with_pods.clone(), now: self.now() },
         )
     }
 
@@ -165,7 +161,10 @@ fn a_rolling_update_never_leaves_its_bounds() {
         assert!((3..=5).contains(&total), "{history:?}");
     }
     assert_eq!(stage.sizes(), [0, 4]);
-    assert_eq!(stage.deployment.metadata.annotations.as_ref().unwrap()[super::annotations::REVISION], "2");
+    assert_eq!(
+        stage.deployment.metadata.annotations.as_ref().unwrap()[super::annotations::REVISION],
+        "2"
+    );
 }
 
 #[test]
@@ -191,7 +190,10 @@ fn undo_reuses_the_old_replica_set_under_a_new_revision() {
     stage.run(None);
     assert_eq!(stage.sizes(), [3, 0]);
     assert_eq!(stage.sets.iter().map(revision).collect::<Vec<_>>(), [3, 2]);
-    assert_eq!(stage.sets[0].metadata.annotations.as_ref().unwrap()[super::annotations::HISTORY], "1");
+    assert_eq!(
+        stage.sets[0].metadata.annotations.as_ref().unwrap()[super::annotations::HISTORY],
+        "1"
+    );
 }
 
 #[test]

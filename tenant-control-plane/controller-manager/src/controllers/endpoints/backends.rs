@@ -67,8 +67,13 @@ pub(super) fn face(pod: &Pod) -> Face {
 
 fn addresses(pod: &Pod) -> Vec<String> {
     let Some(status) = &pod.status else { return Vec::new() };
-    let mut all: Vec<_> =
-        status.pod_ips.iter().flatten().map(|ip| ip.ip.clone()).filter(|ip| !ip.is_empty()).collect();
+    let mut all: Vec<_> = status
+        .pod_ips
+        .iter()
+        .flatten()
+        .map(|ip| ip.ip.clone())
+        .filter(|ip| !ip.is_empty())
+        .collect();
     if let Some(first) = status.pod_ip.clone().filter(|ip| !ip.is_empty() && !all.contains(ip)) {
         all.insert(0, first);
     }
@@ -99,13 +104,16 @@ fn target(pod: &Pod, port: &ServicePort) -> Option<i32> {
         Some(IntOrString::Int(number)) => Some(*number),
         Some(IntOrString::String(name)) => {
             let spec = pod.spec.as_ref()?;
-            let sidecars = spec.init_containers.iter().flatten().filter(|container| {
-                container.restart_policy.as_deref() == Some("Always")
-            });
+            let sidecars = spec
+                .init_containers
+                .iter()
+                .flatten()
+                .filter(|container| container.restart_policy.as_deref() == Some("Always"));
             let find = |container: &Container| {
                 let ports = container.ports.iter().flatten();
                 let mut named = ports.filter(|p| {
-                    p.name.as_deref() == Some(name) && p.protocol.as_deref().unwrap_or("TCP") == protocol
+                    p.name.as_deref() == Some(name)
+                        && p.protocol.as_deref().unwrap_or("TCP") == protocol
                 });
                 named.next().map(|p| p.container_port)
             };
@@ -204,7 +212,12 @@ pub(super) mod tests {
         let pods = [
             pod("b", "10.244.0.3", false, json!({})),
             pod("a", "10.244.0.2", true, json!({})),
-            pod("leaving", "10.244.0.4", true, json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}})),
+            pod(
+                "leaving",
+                "10.244.0.4",
+                true,
+                json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}),
+            ),
             pod("no-ip", "", true, json!({})),
             pod("done", "10.244.0.5", true, json!({"status": {"phase": "Succeeded"}})),
             pod("other", "10.244.0.6", true, json!({"metadata": {"labels": {"app": "db"}}})),
@@ -228,7 +241,12 @@ pub(super) mod tests {
 
     #[test]
     fn a_headless_service_gives_pods_their_names() {
-        let named = pod("db-0", "10.244.0.2", true, json!({"spec": {"hostname": "db-0", "subdomain": "web"}}));
+        let named = pod(
+            "db-0",
+            "10.244.0.2",
+            true,
+            json!({"spec": {"hostname": "db-0", "subdomain": "web"}}),
+        );
         let found = backends(&service(json!({"clusterIP": "None"})), &[named], "IPv4");
         assert_eq!(found[0].hostname.as_deref(), Some("db-0"));
     }
@@ -237,8 +255,13 @@ pub(super) mod tests {
     fn a_port_name_is_looked_up_in_each_pod() {
         let pods = [
             pod("a", "10.244.0.2", true, json!({})),
-            pod("b", "10.244.0.3", true, json!({"spec": {"containers": [
-                {"name": "c", "ports": [{"name": "http", "containerPort": 9090}]}]}})),
+            pod(
+                "b",
+                "10.244.0.3",
+                true,
+                json!({"spec": {"containers": [
+                {"name": "c", "ports": [{"name": "http", "containerPort": 9090}]}]}}),
+            ),
             pod("c", "10.244.0.4", true, json!({"spec": {"containers": [{"name": "c"}]}})),
         ];
         let found = backends(&service(json!({})), &pods, "IPv4");

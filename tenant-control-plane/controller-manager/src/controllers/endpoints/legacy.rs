@@ -62,7 +62,8 @@ impl Controller {
     async fn sync(&self, key: &ObjectKey) -> anyhow::Result<Requeue> {
         let held = self.writer.cache().get(key);
         let Some(service) = self.services.get(key) else {
-            let ours = held.filter(|e| e.labels().get(MANAGED_BY).map(String::as_str) == Some(MANAGER));
+            let ours =
+                held.filter(|e| e.labels().get(MANAGED_BY).map(String::as_str) == Some(MANAGER));
             if let Some(endpoints) = ours {
                 self.writer.delete(&endpoints).await?;
             }
@@ -138,7 +139,8 @@ fn wanted(service: &Service, found: &[Backend], over: bool) -> Endpoints {
 
 /// One subset per set of ports, ready and not ready addresses apart.
 fn subsets(found: &[Backend]) -> Vec<EndpointSubset> {
-    let mut by_ports: BTreeMap<&[Port], (Vec<EndpointAddress>, Vec<EndpointAddress>)> = BTreeMap::new();
+    let mut by_ports: BTreeMap<&[Port], (Vec<EndpointAddress>, Vec<EndpointAddress>)> =
+        BTreeMap::new();
     for backend in found {
         let address = EndpointAddress {
             ip: backend.ip.clone(),
@@ -179,11 +181,15 @@ mod tests {
     #[test]
     fn ready_and_not_ready_addresses_are_kept_apart() {
         let service = service(json!({}));
-        let pods = [pod("a", "10.244.0.2", true, json!({})), pod("b", "10.244.0.3", false, json!({}))];
+        let pods =
+            [pod("a", "10.244.0.2", true, json!({})), pod("b", "10.244.0.3", false, json!({}))];
         let made = wanted(&service, &backends(&service, &pods, "IPv4"), false);
         let value = serde_json::to_value(&made).unwrap();
         assert_eq!(value["subsets"][0]["addresses"][0]["ip"], "10.244.0.2");
         assert_eq!(value["subsets"][0]["notReadyAddresses"][0]["targetRef"]["name"], "b");
-        assert_eq!(value["subsets"][0]["ports"], json!([{"name": "http", "port": 8080, "protocol": "TCP"}]));
+        assert_eq!(
+            value["subsets"][0]["ports"],
+            json!([{"name": "http", "port": 8080, "protocol": "TCP"}])
+        );
     }
 }

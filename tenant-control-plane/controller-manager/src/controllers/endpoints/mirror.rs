@@ -68,8 +68,11 @@ async fn sync(
     if all.iter().any(|slice| by(slice).is_empty()) {
         return Ok(None);
     }
-    let held: Vec<_> =
-        all.iter().filter(|slice| by(slice) == MANAGER).map(|slice| slice.as_ref().clone()).collect();
+    let held: Vec<_> = all
+        .iter()
+        .filter(|slice| by(slice) == MANAGER)
+        .map(|slice| slice.as_ref().clone())
+        .collect();
     let source = endpoints.get(key).zip(services.get(key));
     let source = source.filter(|(endpoints, service)| is_mirrored(endpoints, service));
     let Some((endpoints, _)) = source else {
@@ -136,7 +139,11 @@ fn ports(subset: &EndpointSubset) -> Vec<Port> {
 fn endpoint(address: &EndpointAddress, ready: bool) -> Endpoint {
     Endpoint {
         addresses: vec![address.ip.clone()],
-        conditions: Some(EndpointConditions { ready: Some(ready), serving: None, terminating: None }),
+        conditions: Some(EndpointConditions {
+            ready: Some(ready),
+            serving: None,
+            terminating: None,
+        }),
         hostname: address.hostname.clone(),
         node_name: address.node_name.clone(),
         target_ref: address.target_ref.clone(),
@@ -144,7 +151,12 @@ fn endpoint(address: &EndpointAddress, ready: bool) -> Endpoint {
     }
 }
 
-fn new_slice(endpoints: &Endpoints, family: &str, ports: &[Port], list: Vec<Endpoint>) -> EndpointSlice {
+fn new_slice(
+    endpoints: &Endpoints,
+    family: &str,
+    ports: &[Port],
+    list: Vec<Endpoint>,
+) -> EndpointSlice {
     let mut labels = endpoints.labels().clone();
     labels.insert(SERVICE.to_owned(), endpoints.name_any());
     labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());

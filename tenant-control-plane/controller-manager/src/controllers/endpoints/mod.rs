@@ -6,8 +6,8 @@
 pub mod backends;
 pub mod legacy;
 pub mod mirror;
-mod slicing;
 pub mod slices;
+mod slicing;
 
 use std::sync::Arc;
 
@@ -41,9 +41,10 @@ fn wake_services(context: &Context, queue: &Arc<WorkQueue<ObjectKey>>) -> Arc<In
                 continue;
             };
             let sides = [change.old, change.new];
-            let selected = sides.into_iter().flatten().any(|pod| {
-                selector::matches_map(wanted, pod.metadata.labels.as_ref())
-            });
+            let selected = sides
+                .into_iter()
+                .flatten()
+                .any(|pod| selector::matches_map(wanted, pod.metadata.labels.as_ref()));
             if selected && !wanted.is_empty() {
                 wake.add(ObjectKey::of(service.as_ref()));
             }

@@ -110,7 +110,8 @@ fn fill(
         result.create.push((ports.clone(), rest.by_ref().take(capacity).collect()));
     }
     // One empty slice may stay, to say that the Service has nothing behind it.
-    let mut others = kept.iter().filter(|(_, s)| !s.endpoints.is_empty()).count() + result.create.len();
+    let mut others =
+        kept.iter().filter(|(_, s)| !s.endpoints.is_empty()).count() + result.create.len();
     for (changed, slice) in kept {
         if slice.endpoints.is_empty() && others > 0 {
             result.delete.push(slice);

@@ -12,7 +12,8 @@ use super::graph::{FOREGROUND, Identity, ORPHAN, Work};
 use crate::writes::{code, ignore_missing};
 
 /// Reads of single objects need only their metadata.
-const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+const METADATA: &str =
+    "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 
 /// What an owner reference turned out to mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +34,9 @@ enum Decision {
     Keep,
     /// Some owners remain: take the others' references off.
     DropReferences,
-    Delete { foreground: bool },
+    Delete {
+        foreground: bool,
+    },
 }
 
 fn decide(states: &[OwnerState], has_dependents: bool) -> Decision {
@@ -155,7 +158,11 @@ impl Collector {
         Ok(())
     }
 
-    async fn state(&self, owner: &OwnerReference, namespace: &str) -> Result<OwnerState, kube::Error> {
+    async fn state(
+        &self,
+        owner: &OwnerReference,
+        namespace: &str,
+    ) -> Result<OwnerState, kube::Error> {
         {
             let graph = self.graph();
             if let Some(vertex) = graph.get(&owner.uid).filter(|vertex| !vertex.is_rumour) {
@@ -188,10 +195,16 @@ impl Collector {
     }
 
     /// Takes the finalizer off once no dependent blocks, or looks at those that do.
-    async fn finish_foreground(&self, uid: &str, path: &str, live: &ObjectMeta) -> anyhow::Result<()> {
+    async fn finish_foreground(
+        &self,
+        uid: &str,
+        path: &str,
+        live: &ObjectMeta,
+    ) -> anyhow::Result<()> {
         let blocking = self.graph().blocking(uid);
         if !blocking.is_empty() {
-            let dependents = self.graph().get(uid).map(|v| v.dependents.clone()).unwrap_or_default();
+            let dependents =
+                self.graph().get(uid).map(|v| v.dependents.clone()).unwrap_or_default();
             let deleting = |uid: &String| self.graph().get(uid).is_some_and(|v| v.deleting);
             let fresh: Vec<_> = dependents.into_iter().filter(|uid| !deleting(uid)).collect();
             self.enqueue(fresh.into_iter().map(Work::Examine).collect());
@@ -200,7 +213,12 @@ impl Collector {
         self.drop_finalizer(path, live, FOREGROUND).await
     }
 
-    async fn drop_finalizer(&self, path: &str, live: &ObjectMeta, which: &str) -> anyhow::Result<()> {
+    async fn drop_finalizer(
+        &self,
+        path: &str,
+        live: &ObjectMeta,
+        which: &str,
+    ) -> anyhow::Result<()> {
         let mut finalizers = live.finalizers.clone().unwrap_or_default();
         let before = finalizers.len();
         finalizers.retain(|finalizer| finalizer != which);
@@ -220,7 +238,9 @@ impl Collector {
             let Some(vertex) = self.graph().get(dependent).cloned() else { continue };
             let Some(path) = self.path(&vertex.identity) else { continue };
             let live = self.read(&path).await?;
-            let Some(live) = live.filter(|meta| meta.uid.as_ref() == Some(dependent)) else { continue };
+            let Some(live) = live.filter(|meta| meta.uid.as_ref() == Some(dependent)) else {
+                continue;
+            };
             let all = live.owner_references.clone().unwrap_or_default();
             let kept: Vec<_> = all.iter().filter(|reference| reference.uid != uid).collect();
             if kept.len() != all.len() {

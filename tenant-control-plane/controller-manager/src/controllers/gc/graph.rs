@@ -232,8 +232,10 @@ mod tests {
     fn meta(uid: &str, owner: Option<&str>, deleting: bool, finalizers: &[&str]) -> ObjectMeta {
         let owners: Vec<_> = owner
             .into_iter()
-            .map(|uid| json!({"apiVersion": "v1", "kind": "Thing", "name": uid, "uid": uid,
-                "blockOwnerDeletion": true}))
+            .map(|uid| {
+                json!({"apiVersion": "v1", "kind": "Thing", "name": uid, "uid": uid,
+                "blockOwnerDeletion": true})
+            })
             .collect();
         let deleted = deleting.then_some("2026-01-01T00:00:00Z");
         serde_json::from_value(json!({

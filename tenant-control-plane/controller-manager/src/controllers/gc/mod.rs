@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use component::WorkQueue;
+use component::informer::events;
 use component::workqueue;
 use futures::StreamExt;
+use futures::future::join_all;
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::metadata::PartialObjectMeta;
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::WatchStreamExt;
 use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,9 @@ const DISCOVERY_PERIOD: Duration = Duration::from_secs(30);
 
 /// The same after a failure.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// How long a kind may take to be listed.
+const LIST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Events come and go by themselves; nobody owns anything through them.
 const IGNORED: [&str; 1] = ["events"];
@@ -57,8 +61,7 @@ pub fn start(context: &Context) -> anyhow::Result<Option<Running>> {
         Box::pin(async move {
             loop {
                 // The first answer must not take half a minute because of a restart.
-                let pause =
-                    if finder.follow_discovery().await { DISCOVERY_PERIOD } else { RETRY };
+                let pause = if finder.follow_discovery().await { DISCOVERY_PERIOD } else { RETRY };
                 tokio::select! {
                     () = finder.shutdown.cancelled() => return,
                     () = tokio::time::sleep(pause) => {}
@@ -129,7 +132,9 @@ impl Collector {
         let wanted: HashSet<_> = found
             .resources
             .iter()
-            .filter(|r| r.can(&["list", "watch", "delete"]) && !IGNORED.contains(&r.plural.as_str()))
+            .filter(|r| {
+                r.can(&["list", "watch", "delete"]) && !IGNORED.contains(&r.plural.as_str())
+            })
             .cloned()
             .collect();
         *self.resources.write().expect("no code panics while it holds this lock") = found.resources;
@@ -155,11 +160,14 @@ impl Collector {
             }
             waiting.extend(monitors.values().map(|monitor| monitor.listed.subscribe()));
         }
-        for mut listed in waiting {
-            tokio::select! {
-                () = self.shutdown.cancelled() => return true,
-                _ = listed.wait_for(|done| *done) => {}
-            }
+        let all = join_all(
+            waiting.iter_mut().map(|listed| async { listed.wait_for(|done| *done).await.is_ok() }),
+        );
+        tokio::select! {
+            () = self.shutdown.cancelled() => return true,
+            // A kind that cannot be listed must not hold up all the others.
+            () = tokio::time::sleep(LIST_TIMEOUT) => {}
+            _ = all => {}
         }
         self.synced.send_replace(true);
         true
@@ -192,7 +200,8 @@ impl Collector {
         done: &watch::Sender<bool>,
         seen: &mut HashSet<String>,
     ) {
-        let (group, version) = resource.api_version.split_once('/').unwrap_or(("", &resource.api_version));
+        let (group, version) =
+            resource.api_version.split_once('/').unwrap_or(("", &resource.api_version));
         let kind = ApiResource {
             group: group.to_owned(),
             version: version.to_owned(),
@@ -201,17 +210,16 @@ impl Collector {
             plural: resource.plural.clone(),
         };
         let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(self.client.clone(), &kind);
-        let mut events =
-            watcher::watcher(api, watcher::Config::default()).default_backoff().boxed();
+        let mut events = std::pin::pin!(events(api, watcher::Config::default()));
         let mut listed = HashSet::new();
         while let Some(event) = events.next().await {
             match event {
-                Ok(Event::Init) => listed.clear(),
-                Ok(Event::InitApply(object)) => {
+                Event::Init => listed.clear(),
+                Event::InitApply(object) => {
                     listed.extend(object.metadata.uid.clone());
                     self.put(resource, &object);
                 }
-                Ok(Event::InitDone) => {
+                Event::InitDone => {
                     for uid in seen.difference(&listed) {
                         let work = self.graph().remove(uid);
                         self.enqueue(work);
@@ -219,21 +227,16 @@ impl Collector {
                     *seen = std::mem::take(&mut listed);
                     done.send_replace(true);
                 }
-                Ok(Event::Apply(object)) => {
+                Event::Apply(object) => {
                     seen.extend(object.metadata.uid.clone());
                     self.put(resource, &object);
                 }
-                Ok(Event::Delete(object)) => {
+                Event::Delete(object) => {
                     if let Some(uid) = &object.metadata.uid {
                         seen.remove(uid);
                         let work = self.graph().remove(uid);
                         self.enqueue(work);
                     }
-                }
-                Err(error) => {
-                    tracing::debug!(resource = %resource.plural, "watching is interrupted: {error}");
-                    // A kind that cannot be listed must not hold up all the others.
-                    done.send_replace(true);
                 }
             }
         }

@@ -7,9 +7,7 @@ use std::time::Duration;
 use component::EventType;
 use component::workqueue::Requeue;
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::{
-    Job, JobCondition, JobSpec, JobStatus, UncountedTerminatedPods,
-};
+use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus, UncountedTerminatedPods};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -64,7 +62,9 @@ fn result(pod: &Pod) -> Option<bool> {
     match pods::phase(pod) {
         "Succeeded" => Some(true),
         "Failed" => Some(false),
-        _ if is_deleting(pod) && pod.metadata.deletion_grace_period_seconds == Some(0) => Some(false),
+        _ if is_deleting(pod) && pod.metadata.deletion_grace_period_seconds == Some(0) => {
+            Some(false)
+        }
         _ => None,
     }
 }
@@ -88,7 +88,8 @@ fn tally(job: &Job, spec: &JobSpec, pods: &[Arc<Pod>], release: &mut Vec<Arc<Pod
     let tracked: BTreeSet<_> = pods.iter().filter(|p| has_finalizer(p)).map(|p| uid(p)).collect();
     let settle = |list: &mut Option<Vec<String>>| {
         let noted = list.take().unwrap_or_default();
-        let (left, done): (Vec<_>, Vec<_>) = noted.into_iter().partition(|uid| tracked.contains(uid));
+        let (left, done): (Vec<_>, Vec<_>) =
+            noted.into_iter().partition(|uid| tracked.contains(uid));
         *list = (!left.is_empty()).then_some(left);
         count(done.len())
     };
@@ -106,7 +107,8 @@ fn tally(job: &Job, spec: &JobSpec, pods: &[Arc<Pod>], release: &mut Vec<Arc<Pod
             }
             continue;
         }
-        let list = if success { &mut tally.uncounted.succeeded } else { &mut tally.uncounted.failed };
+        let list =
+            if success { &mut tally.uncounted.succeeded } else { &mut tally.uncounted.failed };
         let list = list.get_or_insert_default();
         if !list.contains(&uid(pod)) {
             list.push(uid(pod));
@@ -188,7 +190,8 @@ pub(super) fn plan(job: &Job, world: &World) -> Plan {
 
 /// True when no pod of the Job runs or is still to be released.
 fn plan_is_quiet(leaving: &[Arc<Pod>], world: &World) -> bool {
-    leaving.is_empty() && world.pods.iter().all(|pod| pods::is_finished(pod) || result(pod).is_some())
+    leaving.is_empty()
+        && world.pods.iter().all(|pod| pods::is_finished(pod) || result(pod).is_some())
 }
 
 fn end_of(
@@ -210,7 +213,9 @@ fn end_of(
     let restarts: i32 = active.iter().map(|pod| total_restarts(pod)).sum();
     let too_many = failed > limit || (on_failure && restarts > 0 && restarts >= limit.max(1));
     let late = spec.active_deadline_seconds.zip(status.start_time.as_ref()).is_some_and(
-        |(seconds, start)| spec.suspend != Some(true) && now.as_second() - start.0.as_second() >= seconds,
+        |(seconds, start)| {
+            spec.suspend != Some(true) && now.as_second() - start.0.as_second() >= seconds
+        },
     );
     if target == Some("BackoffLimitExceeded") || (target.is_none() && too_many) {
         return Some(End::Failure {
@@ -267,7 +272,8 @@ fn finish(plan: &mut Plan, end: End, quiet: bool, now: Timestamp) {
     let quiet = quiet && plan.delete.is_empty();
     match end {
         End::Success => {
-            let (reason, message) = ("CompletionsReached", "Reached expected number of succeeded pods");
+            let (reason, message) =
+                ("CompletionsReached", "Reached expected number of succeeded pods");
             set_condition(status, "SuccessCriteriaMet", "True", reason, message, now);
             if quiet {
                 set_condition(status, "Complete", "True", reason, message, now);
@@ -288,7 +294,14 @@ fn finish(plan: &mut Plan, end: End, quiet: bool, now: Timestamp) {
 fn note_suspension(plan: &mut Plan, suspended: bool, now: Timestamp) {
     let held = plan.status.conditions.iter().flatten().any(|c| c.type_ == "Suspended");
     if suspended {
-        if set_condition(&mut plan.status, "Suspended", "True", "JobSuspended", "Job suspended", now) {
+        if set_condition(
+            &mut plan.status,
+            "Suspended",
+            "True",
+            "JobSuspended",
+            "Job suspended",
+            now,
+        ) {
             plan.events.push((EventType::Normal, "Suspended", "Job suspended".to_owned()));
         }
         plan.status.start_time = None;
@@ -396,7 +409,8 @@ fn deadline(spec: &JobSpec, plan: &mut Plan, now: Timestamp) {
     let Some(seconds) = spec.active_deadline_seconds else { return };
     let Some(start) = &plan.status.start_time else { return };
     let left = start.0.as_second() + seconds - now.as_second();
-    let left = Duration::from_secs(u64::try_from(left).unwrap_or_default()) + Duration::from_millis(100);
+    let left =
+        Duration::from_secs(u64::try_from(left).unwrap_or_default()) + Duration::from_millis(100);
     plan.requeue = Some(plan.requeue.map_or(left, |other| other.min(left)));
 }
 

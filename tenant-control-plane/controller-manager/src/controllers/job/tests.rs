@@ -19,7 +19,12 @@ impl Stage {
                 "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c"}]}}}
         });
         value["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
-        Self { job: serde_json::from_value(value).unwrap(), pods: Vec::new(), second: 1000, made: 0 }
+        Self {
+            job: serde_json::from_value(value).unwrap(),
+            pods: Vec::new(),
+            second: 1000,
+            made: 0,
+        }
     }
 
     fn now(&self) -> Timestamp {
@@ -132,7 +137,8 @@ fn the_deadline_ends_a_job_and_its_pods() {
 
 #[test]
 fn an_indexed_job_runs_each_index_until_it_succeeds() {
-    let mut stage = Stage::new(json!({"completionMode": "Indexed", "completions": 3, "parallelism": 3}));
+    let mut stage =
+        Stage::new(json!({"completionMode": "Indexed", "completions": 3, "parallelism": 3}));
     stage.settle();
     let indexes: Vec<_> = stage.pods.iter().map(|pod| index_of(pod).unwrap()).collect();
     assert_eq!(indexes, [0, 1, 2]);

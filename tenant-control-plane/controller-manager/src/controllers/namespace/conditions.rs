@@ -26,7 +26,12 @@ const KINDS: [(&str, &str, &str, &str); 5] = [
         "All content successfully deleted, may be waiting on finalization",
         "ContentDeletionFailed",
     ),
-    ("NamespaceContentRemaining", "ContentRemoved", "All content successfully removed", "SomeResourcesRemain"),
+    (
+        "NamespaceContentRemaining",
+        "ContentRemoved",
+        "All content successfully removed",
+        "SomeResourcesRemain",
+    ),
     (
         "NamespaceFinalizersRemaining",
         "ContentHasNoFinalizers",
@@ -36,23 +41,39 @@ const KINDS: [(&str, &str, &str, &str); 5] = [
 ];
 
 fn list(counts: &[(String, usize)], what: &str) -> String {
-    let parts: Vec<_> =
-        counts.iter().map(|(name, count)| format!("{name} {what} {count} resource instances")).collect();
+    let parts: Vec<_> = counts
+        .iter()
+        .map(|(name, count)| format!("{name} {what} {count} resource instances"))
+        .collect();
     parts.join(", ")
 }
 
 /// Writes what remains into the namespace's conditions. True when something changed.
 pub(super) fn note(namespace: &mut Namespace, remaining: &Remaining) -> bool {
     let problems = [
-        (!remaining.discovery.is_empty())
-            .then(|| format!("Discovery failed for some groups, {} failing: {}", remaining.discovery.len(), remaining.discovery.join(", "))),
+        (!remaining.discovery.is_empty()).then(|| {
+            format!(
+                "Discovery failed for some groups, {} failing: {}",
+                remaining.discovery.len(),
+                remaining.discovery.join(", ")
+            )
+        }),
         None,
-        (!remaining.failures.is_empty())
-            .then(|| format!("Failed to delete all resource types, {} remaining: {}", remaining.failures.len(), remaining.failures.join(", "))),
+        (!remaining.failures.is_empty()).then(|| {
+            format!(
+                "Failed to delete all resource types, {} remaining: {}",
+                remaining.failures.len(),
+                remaining.failures.join(", ")
+            )
+        }),
         (!remaining.objects.is_empty())
             .then(|| format!("Some resources are remaining: {}", list(&remaining.objects, "has"))),
-        (!remaining.finalizers.is_empty())
-            .then(|| format!("Some content in the namespace has finalizers remaining: {}", list(&remaining.finalizers, "in"))),
+        (!remaining.finalizers.is_empty()).then(|| {
+            format!(
+                "Some content in the namespace has finalizers remaining: {}",
+                list(&remaining.finalizers, "in")
+            )
+        }),
     ];
     let status = namespace.status.get_or_insert_default();
     let conditions = status.conditions.get_or_insert_default();

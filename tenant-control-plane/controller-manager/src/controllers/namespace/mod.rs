@@ -111,10 +111,12 @@ async fn delete_content(client: &Client, namespace: &str, found: Discovery) -> R
     for (version, why) in found.failed {
         remaining.discovery.push(format!("{version}: {why}"));
     }
-    let resources =
-        found.resources.iter().filter(|r| r.namespaced && r.can(&["list"]) && (r.can(&["delete"]) || r.can(&["deletecollection"])));
+    let resources = found.resources.iter().filter(|r| {
+        r.namespaced && r.can(&["list"]) && (r.can(&["delete"]) || r.can(&["deletecollection"]))
+    });
     let results = futures::future::join_all(
-        resources.map(|resource| async move { (resource, clear(client, resource, namespace).await) }),
+        resources
+            .map(|resource| async move { (resource, clear(client, resource, namespace).await) }),
     );
     for (resource, result) in results.await {
         let name = format!("{}.{}", resource.plural, resource.group());
@@ -146,7 +148,8 @@ async fn clear(
     if before.is_empty() {
         return Ok(Vec::new());
     }
-    let options = json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"});
+    let options =
+        json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"});
     if resource.can(&["deletecollection"]) {
         delete(client, &path, &options).await?;
     } else {
@@ -163,7 +166,8 @@ async fn clear(
 }
 
 async fn list(client: &Client, path: &str) -> Result<Vec<Value>, kube::Error> {
-    const METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+    const METADATA: &str =
+        "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
     let request = http::Request::get(path).header(http::header::ACCEPT, METADATA);
     let request = request.body(Vec::new()).map_err(kube::Error::HttpError)?;
     match ignore_missing(client.request::<Value>(request).await)? {

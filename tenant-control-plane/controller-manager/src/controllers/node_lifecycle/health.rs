@@ -71,8 +71,7 @@ pub(super) fn judge(
 /// The node with its conditions set to Unknown, or `None` when they are already.
 pub(super) fn mark_unknown(node: &Node, now: Timestamp) -> Option<Node> {
     let mut marked = node.clone();
-    let conditions =
-        marked.status.get_or_insert_default().conditions.get_or_insert_default();
+    let conditions = marked.status.get_or_insert_default().conditions.get_or_insert_default();
     let mut changed = false;
     for kind in OBSERVED {
         match conditions.iter_mut().find(|condition| condition.type_ == kind) {
@@ -134,7 +133,10 @@ mod tests {
         let first = node("2026-01-01T00:00:00Z");
         let held = lease("2026-01-01T00:00:00.000000Z");
         let mut judge = |node: &Node, lease: &Lease, now| {
-            matches!(super::judge(&mut probes, node, Some(lease), &timing(), now), Verdict::Alive { .. })
+            matches!(
+                super::judge(&mut probes, node, Some(lease), &timing(), now),
+                Verdict::Alive { .. }
+            )
         };
         assert!(judge(&first, &held, at(0)));
         assert!(judge(&first, &held, at(49)));

@@ -101,7 +101,10 @@ mod tests {
         let lost = node(json!([]), json!([{"type": "Ready", "status": "Unknown"}]));
         assert_eq!(
             keys(&wanted(&lost, true, now)),
-            ["node.kubernetes.io/unreachable:NoSchedule", "node.kubernetes.io/unreachable:NoExecute"]
+            [
+                "node.kubernetes.io/unreachable:NoSchedule",
+                "node.kubernetes.io/unreachable:NoExecute"
+            ]
         );
         assert_eq!(
             keys(&wanted(&lost, false, now)),
@@ -122,8 +125,10 @@ mod tests {
 
     #[test]
     fn a_new_node_stays_tainted_until_it_reports() {
-        let fresh =
-            node(json!([{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]), json!([]));
+        let fresh = node(
+            json!([{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]),
+            json!([]),
+        );
         assert_eq!(
             keys(&wanted(&fresh, true, Timestamp::now())),
             ["node.kubernetes.io/not-ready:NoSchedule"]

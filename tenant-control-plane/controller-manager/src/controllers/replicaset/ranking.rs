@@ -24,12 +24,21 @@ fn deletion_cost(pod: &Pod) -> i32 {
 /// Ages are compared on a logarithmic scale, so that pods of about the same age are picked at
 /// random (by uid) rather than strictly the youngest.
 fn age_rank(since: Option<Timestamp>, now: Timestamp) -> i64 {
-    since.map_or(-1, |since| (now.as_second() - since.as_second()).max(0).checked_ilog2().map_or(0, |log| i64::from(log) + 1))
+    since.map_or(-1, |since| {
+        (now.as_second() - since.as_second())
+            .max(0)
+            .checked_ilog2()
+            .map_or(0, |log| i64::from(log) + 1)
+    })
 }
 
 /// The pods, those to be deleted first in front: without a node, then pending, then not ready, then
 /// cheap, then on nodes that hold more of `related`, then young, then often restarted.
-pub fn order_for_deletion(active: &[Arc<Pod>], related: &[Arc<Pod>], now: Timestamp) -> Vec<Arc<Pod>> {
+pub fn order_for_deletion(
+    active: &[Arc<Pod>],
+    related: &[Arc<Pod>],
+    now: Timestamp,
+) -> Vec<Arc<Pod>> {
     let mut per_node: HashMap<&str, usize> = HashMap::new();
     for pod in related.iter().filter(|pod| pods::is_active(pod)) {
         *per_node.entry(node(pod)).or_default() += 1;

@@ -30,7 +30,8 @@ pub(super) fn revision_of(pod: &Pod) -> Option<&str> {
 fn template_of(set: &StatefulSet, revision: &ControllerRevision) -> PodTemplateSpec {
     let stored = revision.data.as_ref().map(|raw| raw.0["spec"]["template"].clone());
     let stored = stored.and_then(|value| serde_json::from_value(value).ok());
-    stored.unwrap_or_else(|| set.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default())
+    stored
+        .unwrap_or_else(|| set.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default())
 }
 
 fn claim_name(template: &PersistentVolumeClaim, pod: &str) -> String {

@@ -72,7 +72,8 @@ impl Controller {
         let known = revisions::list(&self.history, set.as_ref(), &spec.selector).await?;
         let collisions = set.status.as_ref().and_then(|status| status.collision_count);
         let update =
-            revisions::ensure(&self.history, set.as_ref(), &spec.template, &known, collisions).await;
+            revisions::ensure(&self.history, set.as_ref(), &spec.template, &known, collisions)
+                .await;
         let update = match update {
             Err(error) if namespace_is_terminating(&error) => return Ok(None),
             other => other?,

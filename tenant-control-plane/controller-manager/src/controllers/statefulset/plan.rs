@@ -74,7 +74,11 @@ fn is_deleting(pod: &Pod) -> bool {
 }
 
 /// Which revision a new pod gets: the current one below the partition, while an update is under way.
-fn revision_for<'a>(shape: &Shape, revisions: &'a Revisions, ordinal: i32) -> &'a ControllerRevision {
+fn revision_for<'a>(
+    shape: &Shape,
+    revisions: &'a Revisions,
+    ordinal: i32,
+) -> &'a ControllerRevision {
     match shape.partition {
         Some(partition) if ordinal < shape.first + partition => &revisions.current,
         _ => &revisions.update,
@@ -86,11 +90,12 @@ pub(super) fn plan(set: &StatefulSet, revisions: &Revisions, world: &World) -> S
     let shape = Shape::of(set);
     let by_ordinal: BTreeMap<i32, &Arc<Pod>> =
         world.pods.iter().filter_map(|pod| Some((ordinal(set, pod)?, pod))).collect();
-    let serves = |pod: &Pod| {
-        !is_deleting(pod) && pods::is_available(pod, shape.min_ready, world.now)
+    let serves =
+        |pod: &Pod| !is_deleting(pod) && pods::is_available(pod, shape.min_ready, world.now);
+    let mut result = Steps {
+        steps: Vec::new(),
+        requeue: next_availability(&world.pods, shape.min_ready, world.now),
     };
-    let mut result =
-        Steps { steps: Vec::new(), requeue: next_availability(&world.pods, shape.min_ready, world.now) };
     // Up: every wanted ordinal has a pod, one after the other if ordered.
     for wanted in shape.first..shape.first + shape.replicas {
         let pod = by_ordinal.get(&wanted).copied();
@@ -167,7 +172,9 @@ pub(super) fn status(set: &StatefulSet, revisions: &Revisions, world: &World) ->
         current_revision: Some(now),
         update_revision: Some(update),
         observed_generation: set.metadata.generation,
-        collision_count: Some(set.status.as_ref().and_then(|s| s.collision_count).unwrap_or_default()),
+        collision_count: Some(
+            set.status.as_ref().and_then(|s| s.collision_count).unwrap_or_default(),
+        ),
         conditions: set.status.as_ref().and_then(|status| status.conditions.clone()),
     }
 }
@@ -185,7 +192,9 @@ mod tests {
     }
 
     fn revision(name: &str) -> Arc<ControllerRevision> {
-        Arc::new(serde_json::from_value(json!({"metadata": {"name": name}, "revision": 1})).unwrap())
+        Arc::new(
+            serde_json::from_value(json!({"metadata": {"name": name}, "revision": 1})).unwrap(),
+        )
     }
 
     impl Stage {
@@ -254,7 +263,8 @@ mod tests {
         stage.set.spec.as_mut().unwrap().replicas = Some(1);
         assert_eq!(stage.step(), ["-db-2"]);
         assert_eq!(stage.step(), ["-db-1"]);
-        let mut parallel = Stage::new(json!({"podManagementPolicy": "Parallel", "ordinals": {"start": 5}}));
+        let mut parallel =
+            Stage::new(json!({"podManagementPolicy": "Parallel", "ordinals": {"start": 5}}));
         assert_eq!(parallel.step(), ["+db-5", "+db-6", "+db-7"]);
     }
 
