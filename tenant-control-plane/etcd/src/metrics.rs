@@ -98,6 +98,9 @@ pub fn render(node: &Node) -> String {
     metric("etcd_debugging_mvcc_watcher_total", "gauge", watchers as u64);
     metric("etcd_debugging_mvcc_watch_stream_total", "gauge", streams as u64);
     metric("etcd_debugging_mvcc_slow_watcher_total", "gauge", get(&m.slow_watchers));
+    let purged = node.machine.log.view().purged;
+    let first = purged.map_or(0, |(_, index)| index + 1);
+    metric("etcd_debugging_log_first_index", "gauge", first);
     metric("etcd_debugging_lease_total", "gauge", leases as u64);
     metric("etcd_disk_wal_fsync_total", "counter", syncs);
     let _ = writeln!(

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::server::{Cluster, eventually, get, put};
 
-async fn http_get(address: &str, path: &str) -> String {
+pub async fn http_get(address: &str, path: &str) -> String {
     let mut tcp = tokio::net::TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     tcp.write_all(request.as_bytes()).await.unwrap();
