@@ -26,6 +26,8 @@
 //! It never schedules, never writes a pod's spec, never talks to etcd or to other nodes. The
 //! request goes next to containerd, and from there to runc.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod certs;
 pub mod config;
 pub mod flags;

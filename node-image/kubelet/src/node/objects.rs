@@ -78,7 +78,9 @@ where
             Ok(object)
         }
         // The API server has decided: that is an answer.
-        (Ok(Err(kube::Error::Api(status))), _) if status.code < 500 => Err(kube::Error::Api(status)),
+        (Ok(Err(kube::Error::Api(status))), _) if status.code < 500 => {
+            Err(kube::Error::Api(status))
+        }
         (Ok(Err(_)) | Err(_), Some(old)) => Ok(old),
         (Ok(Err(error)), None) => Err(error),
         (Err(_), None) => Err(kube::Error::Service("no answer from the API server in time".into())),

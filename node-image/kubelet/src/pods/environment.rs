@@ -37,7 +37,7 @@ pub async fn build(
 ) -> Result<Environment, String> {
     let services = services(node, pod).await?;
     let mut builder = Builder { node, pod, container, pod_ips, vars: Environment::new() };
-    builder.from_sources().await?;
+    builder.add_sources().await?;
     builder.own(&services).await?;
     let mut vars = services;
     vars.extend(builder.vars);
@@ -57,7 +57,7 @@ async fn services(node: &Node, pod: &Pod) -> Result<Environment, String> {
 
 impl Builder<'_> {
     /// `envFrom`.
-    async fn from_sources(&mut self) -> Result<(), String> {
+    async fn add_sources(&mut self) -> Result<(), String> {
         let namespace = containers::namespace(self.pod);
         for source in self.container.env_from.iter().flatten() {
             let prefix = source.prefix.as_deref().unwrap_or_default();

@@ -113,6 +113,9 @@ impl Context<'_> {
     /// # Errors
     /// The message of CreateContainerConfigError.
     pub fn build(&self, attempt: u32) -> Result<Vec<pb::Mount>, String> {
+        if self.container.volume_devices.as_ref().is_some_and(|d| !d.is_empty()) {
+            return Err("volumeDevices: this node has no block volumes".into());
+        }
         let mut mounts = Vec::new();
         for (index, mount) in self.container.volume_mounts.iter().flatten().enumerate() {
             mounts.push(self.volume(index, mount)?);

@@ -65,11 +65,27 @@ pub fn config(node: &Node, pod: &Pod, attempt: u32) -> pb::PodSandboxConfig {
     }
 }
 
+/// What the pod asks for and this kubelet does not do. Going on without it would be worse than
+/// not starting: the pod counts on it.
+fn unsupported(pod: &Pod) -> Option<&'static str> {
+    let spec = containers::spec(pod);
+    if spec.host_users == Some(false) {
+        return Some("user namespaces (hostUsers: false) are not supported on this node");
+    }
+    if spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) {
+        return Some("dynamic resource allocation (resourceClaims) is not supported on this node");
+    }
+    None
+}
+
 /// Makes and starts the sandbox.
 ///
 /// # Errors
 /// The runtime's (or the network plugin's) answer.
 pub async fn create(node: &Node, pod: &Pod, attempt: u32) -> Result<String, String> {
+    if let Some(why) = unsupported(pod) {
+        return Err(why.to_owned());
+    }
     let config = config(node, pod, attempt);
     tokio::fs::create_dir_all(&config.log_directory)
         .await

@@ -69,6 +69,7 @@ impl Query {
 }
 
 /// Finds a pod of this node; `uid` as a further check when given.
+#[allow(clippy::result_large_err)] // The error is the answer that is sent.
 pub fn find_pod(
     node: &Node,
     namespace: &str,

@@ -46,6 +46,7 @@ async fn running(node: &Node, pod: &Pod, container: &str) -> Result<String, Refu
 }
 
 /// Which of the three streams and whether a terminal is wanted.
+#[allow(clippy::result_large_err)] // The error is the answer that is sent.
 fn options(query: &Query) -> Result<(bool, bool, bool, bool), Refusal> {
     let tty = query.flag(&["tty"]);
     let (stdin, stdout) = (query.flag(&["input", "stdin"]), query.flag(&["output", "stdout"]));

@@ -54,11 +54,7 @@ fn merge(target: &mut Value, patch: &Value) {
 fn is_collection(path: &str) -> bool {
     let parts: Vec<_> = path.trim_matches('/').split('/').collect();
     let rest = if parts[0] == "api" { &parts[2..] } else { &parts[3..] };
-    match rest {
-        ["namespaces", _, _] => true,
-        [_] => true,
-        _ => false,
-    }
+    matches!(rest, ["namespaces", _, _] | [_])
 }
 
 /// `/api/v1/pods` lists what is below `/api/v1/namespaces/*/pods/`.
