@@ -136,13 +136,22 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        // A failed test must not leave workers behind: their first processes are theirs to kill.
-        for entry in std::fs::read_dir(self.state_dir()).into_iter().flatten().flatten() {
-            let record = std::fs::read(entry.path().join("process.json")).unwrap_or_default();
-            let record: serde_json::Value = serde_json::from_slice(&record).unwrap_or_default();
-            if let Some(pid) = record["identity"]["pid"].as_u64() {
-                let _ = Command::new("kill").args(["-9", &pid.to_string()]).output();
-            }
+        // A failed test must not leave workers behind. The test's own runtime cannot wait here.
+        let socket = self.dir.path().join("driver.sock");
+        let clean_up = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let mut driver = connect(&socket);
+                let list = driver.list(ListRequest {}).await.map_err(std::io::Error::other)?;
+                for worker in list.into_inner().workers {
+                    let request = DeleteRequest { worker_id: worker.worker_id };
+                    driver.delete(request).await.map_err(std::io::Error::other)?;
+                }
+                Ok::<_, std::io::Error>(())
+            })
+        });
+        if let Ok(Err(e)) = clean_up.join() {
+            eprintln!("workers may be left behind: {e}");
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
