@@ -123,7 +123,9 @@ impl Problem {
 impl From<DbError> for Problem {
     fn from(error: DbError) -> Self {
         match &error {
-            DbError::NotFound { noun, name } => Self::not_found(format!("There is no {noun} {name}.")),
+            DbError::NotFound { noun, name } => {
+                Self::not_found(format!("There is no {noun} {name}."))
+            }
             DbError::Conflict { noun, name, reason } => {
                 Self::conflict(format!("{noun} {name}: {reason}."))
             }
@@ -134,8 +136,7 @@ impl From<DbError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status =
-            StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(self)).into_response();
         let kind = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);

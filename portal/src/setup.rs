@@ -20,10 +20,14 @@ pub(crate) async fn run(flags: SetupFlags) -> anyhow::Result<()> {
     if !key.exists() {
         Sealer::create_key_file(key).context("cannot make the secret key file")?;
     }
-    let db = Db::open(database).await.with_context(|| format!("--database {}", database.display()))?;
+    let db =
+        Db::open(database).await.with_context(|| format!("--database {}", database.display()))?;
     match first_run(&db, flags.reset_admin_password).await? {
         Some(password) => println!("login: {ADMIN}\none-time password: {password}"),
-        None => println!("the account {ADMIN} exists; --reset-admin-password makes a new password"),
+        None if db.read().await?.user_by_login(ADMIN).await?.must_change => {
+            println!("the account {ADMIN} exists; its one-time password was not used yet");
+        }
+        None => println!("the account {ADMIN} exists and has a password of its own"),
     }
     Ok(())
 }

@@ -159,8 +159,7 @@ async fn a_cluster_is_created_once_read_and_deleted() {
         .call(&token, "POST", "/api/v1/clusters/demo/node-groups", json!({"name": "x", "count": 1}))
         .await;
     assert_eq!(status, 409, "no new workers for a cluster that goes");
-    let (_, events) =
-        portal.call(&token, "GET", "/api/v1/clusters/demo/events", Value::Null).await;
+    let (_, events) = portal.call(&token, "GET", "/api/v1/clusters/demo/events", Value::Null).await;
     assert_eq!(events["items"][0]["kind"], "ClusterDeletionRequested");
 }
 

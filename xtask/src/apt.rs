@@ -23,8 +23,7 @@ pub const RUN: &[&str] = &[
 ];
 
 /// What the tests need beyond that.
-pub const TEST: &[&str] =
-    &["chromium", "chromium-driver", "curl", "etcd-client", "jq", "nftables"];
+pub const TEST: &[&str] = &["chromium", "chromium-driver", "curl", "etcd-client", "jq", "nftables"];
 
 /// Installs those of `packages` that are missing.
 pub fn ensure(paths: &Paths, packages: &[&str]) -> anyhow::Result<()> {
@@ -104,7 +103,8 @@ pub fn unpack_from_suite(
         .filter_map(Result::ok)
         .map(|entry| entry.path())
         .find(|path| {
-            path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&format!("{package}_")))
+            path.file_name()
+                .is_some_and(|n| n.to_string_lossy().starts_with(&format!("{package}_")))
         })
         .with_context(|| format!("apt-get downloaded no {package}"))?;
     run_logged(&step, Command::new("dpkg-deb").arg("-x").arg(&deb).arg(dir), &log)?;

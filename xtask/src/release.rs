@@ -34,8 +34,7 @@ pub fn install(paths: &Paths, data_dir: &Path) -> anyhow::Result<PathBuf> {
     if partial.exists() {
         fs::remove_dir_all(&partial).context("cannot remove an unfinished release")?;
     }
-    fs::create_dir_all(&partial)
-        .with_context(|| format!("cannot make {}", partial.display()))?;
+    fs::create_dir_all(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
     for name in MEMBERS {
         let to = partial.join(name);
         fs::copy(paths.bin(name), &to)

@@ -68,11 +68,15 @@ fn generate_all(work: &Path) -> Result<()> {
         let file = definitions.join(format!(
             "kubernetes_validate/kubernetes-json-schema/v{minor}.0-local/_definitions.json"
         ));
-        let text = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        let text =
+            std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
         let document: Value = serde_json::from_str(&text)?;
         let modules = fetch_modules(work, module_version)?;
-        let table = Generator { modules, packages: BTreeMap::new() }.table(minor, &document["$defs"])?;
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
+        let table =
+            Generator { modules, packages: BTreeMap::new() }.table(minor, &document["$defs"])?;
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .context("xtask lies in the workspace")?;
         let target = root.join(format!("tenant-control-plane/schema/data/{minor}.txt"));
         std::fs::write(&target, table)?;
         println!("wrote {}", target.display());
@@ -96,7 +100,8 @@ fn fetch_modules(work: &Path, version: &str) -> Result<BTreeMap<&'static str, Pa
     std::fs::write(work.join("go.mod"), "module schema\n\ngo 1.21\n")?;
     let mut found = BTreeMap::new();
     for (prefix, module, below) in MODULES {
-        let out = run_in(work, "go", &["mod", "download", "-json", &format!("{module}@{version}")])?;
+        let out =
+            run_in(work, "go", &["mod", "download", "-json", &format!("{module}@{version}")])?;
         let answer: Value = serde_json::from_str(&out)?;
         let dir = answer["Dir"].as_str().context("go names the module's directory")?;
         found.insert(*prefix, Path::new(dir).join(below));
@@ -141,7 +146,9 @@ impl Generator {
             let atomic = definition["x-kubernetes-map-type"] == "atomic";
             writeln!(out, "@type {name}{}", if atomic { " atomic" } else { "" })?;
             self.fields(name, definition, &mut out)?;
-            for gvk in definition["x-kubernetes-group-version-kind"].as_array().into_iter().flatten() {
+            for gvk in
+                definition["x-kubernetes-group-version-kind"].as_array().into_iter().flatten()
+            {
                 let part = |key: &str| gvk[key].as_str().unwrap_or_default().to_owned();
                 let group = if part("group").is_empty() { "-".to_owned() } else { part("group") };
                 kinds.push(format!("@kind {group} {} {} {name}", part("version"), part("kind")));
@@ -154,8 +161,12 @@ impl Generator {
     }
 
     fn fields(&mut self, ty: &str, definition: &Value, out: &mut String) -> Result<()> {
-        let required: Vec<&str> =
-            definition["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let required: Vec<&str> = definition["required"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         for (name, property) in definition["properties"].as_object().into_iter().flatten() {
             let found = self.go_field(ty, name)?;
             let mut text = field_type(property);
@@ -175,7 +186,8 @@ impl Generator {
                 // Go never omits a struct that is not behind a pointer, `omitempty` or not.
                 let is_value = field.go_type.starts_with(|c: char| c.is_ascii_alphabetic());
                 let is_struct = is_value
-                    && (text.contains('.') || ["quantity", "intstr", "time"].contains(&text.as_str()))
+                    && (text.contains('.')
+                        || ["quantity", "intstr", "time"].contains(&text.as_str()))
                     && !text.starts_with(['[', '{']);
                 let omitted = if is_struct { field.omit_zero } else { field.omit_empty };
                 flags.extend((!omitted).then(|| "z".to_owned()));
@@ -184,21 +196,29 @@ impl Generator {
                     flags.push("w".to_owned());
                 }
                 let values = self.enumeration(ty, &field);
-                flags.extend((!values.is_empty()).then(|| format!("enum={}", values.join("|").replace(' ', "~"))));
+                flags.extend(
+                    (!values.is_empty())
+                        .then(|| format!("enum={}", values.join("|").replace(' ', "~"))),
+                );
                 default = self.default(ty, &field);
             }
             list_flags(property, &mut flags);
             if let Some(default) = default {
                 flags.push(format!("default={default}"));
             }
-            writeln!(out, "{}", [name.as_str(), &tags, &text, &flags.join(" ")].join(" ").trim_end())?;
+            writeln!(
+                out,
+                "{}",
+                [name.as_str(), &tags, &text, &flags.join(" ")].join(" ").trim_end()
+            )?;
         }
         Ok(())
     }
 
     fn package(&mut self, name: &str) -> Result<Option<&Package>> {
         if !self.packages.contains_key(name) {
-            let Some((prefix, dir)) = self.modules.iter().find(|(p, _)| name.starts_with(**p)) else {
+            let Some((prefix, dir)) = self.modules.iter().find(|(p, _)| name.starts_with(**p))
+            else {
                 return Ok(None);
             };
             let dir = dir.join(name[prefix.len()..].replace('.', "/"));
@@ -215,7 +235,9 @@ impl Generator {
             // Beta packages alias some types of the stable one.
             let stable = package.rsplit_once('.').map(|(group, _)| format!("{group}.v1"));
             return match stable {
-                Some(stable) if stable != package => self.go_field(&format!("{stable}.{short}"), json),
+                Some(stable) if stable != package => {
+                    self.go_field(&format!("{stable}.{short}"), json)
+                }
                 _ => Ok(None),
             };
         };

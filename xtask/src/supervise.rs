@@ -11,6 +11,10 @@ use anyhow::Context;
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// A service that ran for this long is healthy: its next start does not wait.
 const STABLE: Duration = Duration::from_secs(10);
+/// A service that ran for this long has bound its addresses and opened its files.
+const STEADY: Duration = Duration::from_millis(700);
+/// A service that ended this often in a row needs somebody to look at it.
+const ENDINGS: u32 = 3;
 /// How long a service may take to stop before it is killed.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
@@ -22,6 +26,8 @@ pub struct Service {
     child: Option<Child>,
     started: Instant,
     backoff: Duration,
+    /// How often it ended before it was stable.
+    endings: u32,
 }
 
 impl Service {
@@ -37,6 +43,7 @@ impl Service {
             child: None,
             started: Instant::now(),
             backoff: Duration::ZERO,
+            endings: 0,
         }
     }
 
@@ -59,6 +66,7 @@ impl Service {
             let Ok(Some(status)) = child.try_wait() else { return };
             self.child = None;
             let stable = self.started.elapsed() > STABLE;
+            self.endings = if stable { 1 } else { self.endings + 1 };
             self.backoff = match stable {
                 true => Duration::ZERO,
                 false => (self.backoff * 2).clamp(Duration::from_millis(250), BACKOFF_MAX),
@@ -75,6 +83,16 @@ impl Service {
         {
             eprintln!("  {error:#}");
         }
+    }
+
+    /// True when it ended again and again without getting anywhere.
+    pub fn keeps_ending(&self) -> bool {
+        self.endings >= ENDINGS
+    }
+
+    /// True when it runs and did not just begin to.
+    pub fn is_steady(&self) -> bool {
+        self.child.is_some() && self.started.elapsed() >= STEADY
     }
 
     /// Asks it to stop, and kills it if it does not.

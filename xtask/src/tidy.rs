@@ -65,7 +65,9 @@ pub fn run(paths: &Paths) -> anyhow::Result<()> {
         for (what, lines) in lengths(&file, &text) {
             match exceptions.get(&what) {
                 Some(allowed) if lines <= *allowed => used.push(what),
-                Some(allowed) => findings.push(format!("{what}: {lines} lines, {allowed} excepted")),
+                Some(allowed) => {
+                    findings.push(format!("{what}: {lines} lines, {allowed} excepted"))
+                }
                 None => findings.push(format!("{what}: {lines} lines")),
             }
         }
@@ -149,12 +151,18 @@ impl Functions<'_> {
 
 impl<'ast> Visit<'ast> for Functions<'_> {
     fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
-        self.measure(&item.sig.ident, item.sig.span().join(item.block.span()).unwrap_or(item.block.span()));
+        self.measure(
+            &item.sig.ident,
+            item.sig.span().join(item.block.span()).unwrap_or(item.block.span()),
+        );
         syn::visit::visit_item_fn(self, item);
     }
 
     fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
-        self.measure(&item.sig.ident, item.sig.span().join(item.block.span()).unwrap_or(item.block.span()));
+        self.measure(
+            &item.sig.ident,
+            item.sig.span().join(item.block.span()).unwrap_or(item.block.span()),
+        );
         syn::visit::visit_impl_item_fn(self, item);
     }
 

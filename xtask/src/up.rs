@@ -135,20 +135,23 @@ fn setup(paths: &Paths, data: &Path, args: &Args) -> anyhow::Result<()> {
     portal.arg("setup").arg("--database").arg(data.join("marina.db"));
     portal.arg("--secret-key-file").arg(data.join("secret.key"));
     let printed = output_of(&mut portal)?;
-    if let Some(line) = printed.lines().find(|line| line.starts_with("one-time password: ")) {
-        let password = line.trim_start_matches("one-time password: ");
-        let path = data.join("admin-password");
-        let mut options = OpenOptions::new();
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .open(&path)
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        writeln!(file, "{password}").context("cannot write the one-time password")?;
+    let path = data.join("admin-password");
+    let one_time = printed.lines().find_map(|line| line.strip_prefix("one-time password: "));
+    match one_time {
+        Some(password) => write_private(&path, password)?,
+        // It was used: nobody can sign in with it any more.
+        None if printed.contains("password of its own") => drop(fs::remove_file(&path)),
+        None => {}
     }
     Ok(())
+}
+
+fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+    let mut options = OpenOptions::new();
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.create(true).write(true).truncate(true).open(path);
+    let mut file = file.with_context(|| format!("cannot write {}", path.display()))?;
+    writeln!(file, "{text}").with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// What the first host's agent keeps; `provisioner init` puts its certificate there.
@@ -204,7 +207,8 @@ fn services(
     ])
 }
 
-/// Waits until the portal's database answers and the agent and the gateway accept connections.
+/// Waits until the portal's database answers, the agent and the gateway accept connections, and no
+/// service has just ended: what answers on a port may be somebody else.
 fn wait_until_healthy(services: &mut [Service], args: &Args) -> anyhow::Result<()> {
     let step = Step::start("Starting Marina");
     let deadline = Instant::now() + HEALTHY_WITHIN;
@@ -215,7 +219,11 @@ fn wait_until_healthy(services: &mut [Service], args: &Args) -> anyhow::Result<(
         for service in services.iter_mut() {
             service.tend();
         }
+        if let Some(service) = services.iter().find(|service| service.keeps_ending()) {
+            bail!("a service does not stay up. {}", service.last_words());
+        }
         let missing = [
+            ("services", services.iter().all(Service::is_steady)),
             ("portal", ready(args.listen)),
             ("agent", TcpStream::connect(args.agent_listen).is_ok()),
             ("gateway", TcpStream::connect(args.gateway_listen).is_ok()),
@@ -239,7 +247,8 @@ fn ready(address: SocketAddr) -> bool {
     let ask = || -> std::io::Result<bool> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        stream
+            .write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer.starts_with("HTTP/1.1 200"))
@@ -266,5 +275,7 @@ fn greet(paths: &Paths, data: &Path, args: &Args) {
     println!("    {} login --server http://{}", marina.display(), args.listen);
     println!("    {} clusters create demo --wait", marina.display());
     println!();
-    println!("  Ctrl-C stops Marina; clusters keep running. `cargo xtask down` removes everything.");
+    println!(
+        "  Ctrl-C stops Marina; clusters keep running. `cargo xtask down` removes everything."
+    );
 }

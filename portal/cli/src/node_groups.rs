@@ -64,8 +64,9 @@ pub fn run(cli: &Cli, command: &NodeGroupCommand) -> Result<(), Failure> {
 }
 
 fn body(command: &NodeGroupCommand) -> Result<Value, Failure> {
-    let NodeGroupCommand::Create { name, count, driver, vcpus, memory_mib, disk_gib, labels, .. } =
-        command
+    let NodeGroupCommand::Create {
+        name, count, driver, vcpus, memory_mib, disk_gib, labels, ..
+    } = command
     else {
         return Ok(Value::Null);
     };

@@ -93,7 +93,8 @@ pub async fn create(
     let versions = tx.versions().await?;
     let offered = versions.iter().filter(|version| version.state == VersionState::Offered);
     let names: Vec<String> = offered.clone().map(|version| version.name.clone()).collect();
-    let default = offered.clone().find(|version| version.is_default).or_else(|| offered.clone().last());
+    let default =
+        offered.clone().find(|version| version.is_default).or_else(|| offered.clone().last());
     let default = default.map(|version| version.name.clone()).unwrap_or_default();
     let spec = new.check(&names, &default).map_err(Problem::invalid)?;
 

@@ -4,8 +4,8 @@ use provisioner_pki::ClusterPki;
 use provisioner_pki::kubeconfig::{AdminKubeconfig, admin};
 use serde_json::json;
 
-use super::clusters::target;
 use super::audit;
+use super::clusters::target;
 use crate::identity::{Caller, Permission};
 use crate::input::check_range;
 use crate::problem::Problem;

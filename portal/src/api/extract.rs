@@ -84,7 +84,10 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Body<T> {
         let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or("");
         if !kind.starts_with("application/json") {
             let status = axum::http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
-            return Err(Problem::from_status(status, "Send JSON: `Content-Type: application/json`."));
+            return Err(Problem::from_status(
+                status,
+                "Send JSON: `Content-Type: application/json`.",
+            ));
         }
         let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
             Problem::from_status(rejection.status(), format!("{}.", rejection.body_text()))
@@ -96,7 +99,8 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Body<T> {
             let message = error.into_inner().to_string();
             Problem::invalid(vec![FieldError::new(field, message)])
         })?;
-        json.end().map_err(|error| Problem::bad_request(format!("After the JSON body: {error}.")))?;
+        json.end()
+            .map_err(|error| Problem::bad_request(format!("After the JSON body: {error}.")))?;
         Ok(Self(value))
     }
 }

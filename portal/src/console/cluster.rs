@@ -233,12 +233,7 @@ pub(super) async fn kubeconfig(
 }
 
 /// Back to the cluster's page, or the page with what went wrong.
-async fn done(
-    state: &AppState,
-    session: Session,
-    id: &str,
-    result: Result<(), Problem>,
-) -> Shown {
+async fn done(state: &AppState, session: Session, id: &str, result: Result<(), Problem>) -> Shown {
     match result {
         Ok(()) => Ok(back(id).into_response()),
         Err(problem) if problem.status < 500 && problem.status != 404 => {

@@ -7,9 +7,9 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
+use super::assets;
 use super::page::{self, Shown};
 use super::session::{self, AnySession, Session};
-use super::assets;
 use crate::actions::sign_in as passwords;
 use crate::api::extract::Remote;
 use crate::state::AppState;

@@ -38,9 +38,7 @@ impl Follow {
                 let (_, regions) = cluster_page::parts(&self.state, caller, csrf, id).await?;
                 Ok(regions.into())
             }
-            None => {
-                Ok(vec![("clusters", clusters_page::list_part(&self.state, caller).await?)])
-            }
+            None => Ok(vec![("clusters", clusters_page::list_part(&self.state, caller).await?)]),
         }
     }
 

@@ -52,8 +52,7 @@ pub(super) async fn create(
     Form(form): Form<TokenForm>,
 ) -> Shown {
     session.check(&form.csrf)?;
-    let new =
-        NewToken { name: form.name, scope: Some(form.scope), ttl_days: Some(form.ttl_days) };
+    let new = NewToken { name: form.name, scope: Some(form.scope), ttl_days: Some(form.ttl_days) };
     match actions::create(&state, &session.caller, &new).await {
         Ok(minted) => page::show(&render(&state, session, Some(minted.token), None).await?),
         Err(problem) if problem.status < 500 => {

@@ -54,7 +54,9 @@ impl NewCluster {
         if let Some(text) = &self.control_plane {
             match text.parse::<ControlPlane>() {
                 Ok(value) => spec.control_plane = value,
-                Err(_) => errors.push(FieldError::new("control_plane", "must be `single` or `ha`.")),
+                Err(_) => {
+                    errors.push(FieldError::new("control_plane", "must be `single` or `ha`."))
+                }
             }
         }
         if let Some(text) = &self.driver {
@@ -117,7 +119,8 @@ fn check_overlap(nets: &[(&str, Option<Ipv4Net>)], errors: &mut Vec<FieldError>)
         for (other_field, other) in &nets[..index] {
             let (Some(net), Some(other)) = (net, other) else { continue };
             if net.contains(other) || other.contains(net) {
-                let message = format!("{net} overlaps {other_field} {other}; choose another range.");
+                let message =
+                    format!("{net} overlaps {other_field} {other}; choose another range.");
                 errors.push(FieldError::new(*field, message));
             }
         }
@@ -149,8 +152,7 @@ mod tests {
     fn every_field_at_fault_is_named() {
         let body = json!({"name": "Demo!", "version": "1.9", "control_plane": "big",
             "driver": "ec3", "pod_cidr": "10.244.0.1/16", "service_cidr": "8.8.0.0/16"});
-        let expected =
-            ["name", "version", "control_plane", "driver", "pod_cidr", "service_cidr"];
+        let expected = ["name", "version", "control_plane", "driver", "pod_cidr", "service_cidr"];
         assert_eq!(fields(body), expected);
         assert_eq!(fields(json!({"name": "x".repeat(41)})), ["name"]);
         assert_eq!(fields(json!({"name": "-a"})), ["name"]);

@@ -205,8 +205,16 @@ mod tests {
         let errors = new.check(Driver::Qemu).expect_err("refused");
         let fields: Vec<_> = errors.iter().map(|error| error.field.as_str()).collect();
         let expected = [
-            "name", "count", "driver", "vcpus", "memory_mib", "disk_gib", "labels.a b",
-            "labels.team", "labels.x.k8s.io/y", "taints[0].effect",
+            "name",
+            "count",
+            "driver",
+            "vcpus",
+            "memory_mib",
+            "disk_gib",
+            "labels.a b",
+            "labels.team",
+            "labels.x.k8s.io/y",
+            "taints[0].effect",
         ];
         assert_eq!(fields, expected);
     }

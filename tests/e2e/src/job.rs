@@ -11,6 +11,9 @@ use crate::{Cluster, Region, check, eventually};
 /// A Deployment of three replicas and its Service.
 const WEB: &str = include_str!("../manifests/web.yaml");
 
+/// How often kubectl may fail for want of speed.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// How long things may take with one kind of worker.
 #[derive(Clone, Copy)]
 pub struct Pace {
@@ -64,7 +67,8 @@ fn services_answer(cluster: &Cluster<'_>, pods: &[(String, String)], pace: Pace)
     for (pod, _) in pods.iter().filter(|(_, node)| asked.insert(node.clone())) {
         for host in [ip.as_str(), "web", "web.default.svc.cluster.local"] {
             eventually(&format!("http://{host} answers in {pod}"), pace.pods, || {
-                let ask = ["exec", pod, "--", "wget", "-q", "-T", "5", "-O-", &format!("http://{host}/")];
+                let ask =
+                    ["exec", pod, "--", "wget", "-q", "-T", "5", "-O-", &format!("http://{host}/")];
                 let output = cluster.try_kubectl(&ask);
                 let answer = String::from_utf8_lossy(&output.stdout).into_owned();
                 check(answer.contains("pod: web-"), String::from_utf8_lossy(&output.stderr))
@@ -103,8 +107,14 @@ fn streams(cluster: &Cluster<'_>, pod: &str) {
     let content = "some bytes\n".repeat(10_000);
     std::fs::write(&there, &content).unwrap();
     let remote = format!("{pod}:/tmp/copied");
-    cluster.kubectl(&["cp", there.to_str().unwrap(), &remote]);
-    cluster.kubectl(&["cp", &remote, back.to_str().unwrap()]);
+    for copy in [["cp", there.to_str().unwrap(), &remote], ["cp", &remote, back.to_str().unwrap()]]
+    {
+        // An emulated machine can be slower than kubectl waits for tar to start.
+        eventually("kubectl cp", PATIENCE, || {
+            let output = cluster.try_kubectl(&copy);
+            check(output.status.success(), String::from_utf8_lossy(&output.stderr))
+        });
+    }
     assert_eq!(std::fs::read_to_string(&back).unwrap(), content, "cp keeps the content");
     port_forward(cluster);
 }

@@ -31,7 +31,10 @@ fn the_first_cluster_in_the_console() {
     browser.click("create");
     // A mark in the page that a reload would wipe out: what follows is live.
     eventually("the cluster's page", SOON, || {
-        check(browser.url().contains("/clusters/") && !browser.url().ends_with("/new"), browser.url())
+        check(
+            browser.url().contains("/clusters/") && !browser.url().ends_with("/new"),
+            browser.url(),
+        )
     });
     browser.run("window.sameDocument = true");
     browser.wait_for_text("phase", "ready", SOON);

@@ -58,7 +58,8 @@ fn measure(figures: &mut Figures) {
     note("apply to pod Running and ready, sandbox", seconds(started));
 
     std::thread::sleep(IDLE);
-    for process in ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet"]
+    for process in
+        ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet"]
     {
         let pids = region.processes(&[&format!("/{process} ")]);
         let pss: Vec<_> = pids.iter().filter_map(|pid| pss_mib(*pid)).collect();
