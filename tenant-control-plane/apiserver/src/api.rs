@@ -16,6 +16,7 @@ use crate::cache::{Caches, ResourceCache};
 use crate::config::Config;
 use crate::discovery::openapi::Documents;
 use crate::health::Health;
+use crate::http::limit::Limits;
 use crate::kinds::{Row, Table};
 use crate::metrics::Metrics;
 use crate::registry::{Call, no_resource};
@@ -47,6 +48,8 @@ pub struct Api {
     pub node_client: Arc<NodeClient>,
     /// OpenAPI documents.
     pub documents: Documents,
+    /// Places for requests.
+    pub limits: Limits,
     /// Counters.
     pub metrics: Metrics,
     /// Checks.

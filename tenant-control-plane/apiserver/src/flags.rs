@@ -128,6 +128,12 @@ pub struct Flags {
     /// Prefixes of headers with further facts.
     #[arg(long, value_delimiter = ',')]
     pub requestheader_extra_headers_prefix: Vec<String>,
+    /// Requests that read, at most so many at once.
+    #[arg(long, default_value_t = 400)]
+    pub max_requests_inflight: usize,
+    /// Requests that write, at most so many at once.
+    #[arg(long, default_value_t = 200)]
+    pub max_mutating_requests_inflight: usize,
     /// Time between the first failing /readyz and the end of service, such as `10s`.
     #[arg(long, default_value = "0s")]
     pub shutdown_delay_duration: String,

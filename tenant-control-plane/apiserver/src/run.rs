@@ -22,12 +22,15 @@ use crate::config::Config;
 use crate::discovery::openapi::Documents;
 use crate::health::Health;
 use crate::http::connection;
+use crate::http::limit::Limits;
 use crate::kinds::Table;
 use crate::metrics::Metrics;
 use crate::store::{Store, compaction};
 
 /// Requests in flight get this long to end.
-const DRAIN: Duration = Duration::from_secs(30);
+const DRAIN: Duration = Duration::from_secs(10);
+/// Requests beyond the limits wait this long for a place.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How often the store is asked again while it is not there yet.
 const STORE_RETRY: Duration = Duration::from_millis(250);
 
@@ -140,24 +143,35 @@ async fn assemble(
         authorizer,
         services,
         documents: Documents::default(),
+        limits: Limits::new(
+            config.flags.max_requests_inflight,
+            config.flags.max_mutating_requests_inflight,
+            PATIENCE,
+        ),
         metrics: Metrics::default(),
         health: Health::default(),
         stopping: CancellationToken::new(),
         config,
     };
     let feed = Feed { store: store.clone(), caches, table };
-    loop {
+    let revision = loop {
         let loaded = tokio::select! {
             () = shutdown.cancelled() => return Ok(None),
             loaded = feed.load() => loaded,
         };
         match loaded {
-            Ok(()) => break,
+            Ok(revision) => break revision,
             Err(error) => tracing::warn!(%error, "waiting for etcd"),
         }
         tokio::time::sleep(STORE_RETRY).await;
-    }
+    };
     tokio::spawn(feed.follow(background.child_token()));
+    while let Err(error) = api.caches.reach(revision).await {
+        tracing::warn!(%error, "waiting for the watch cache");
+        if shutdown.is_cancelled() {
+            return Ok(None);
+        }
+    }
     if !api.config.compaction.is_zero() {
         tokio::spawn(compaction::run(store, api.config.compaction, background.child_token()));
     }

@@ -17,10 +17,11 @@ use crate::{discovery, health, registry};
 
 /// Builds the stack.
 pub fn stack(api: Arc<Api>) -> Next {
-    let (a, b, c, d) = (api.clone(), api.clone(), api.clone(), api.clone());
+    let (a, b, c, d, e) = (api.clone(), api.clone(), api.clone(), api.clone(), api.clone());
     ServiceBuilder::new()
         .layer(Stage(move |request, next| describe(a.clone(), request, next)))
         .layer(Stage(move |request, next| authenticate(b.clone(), request, next)))
+        .layer(Stage(move |request, next| limit(e.clone(), request, next)))
         .layer(Stage(move |request, next| impersonate(c.clone(), request, next)))
         .layer(Stage(move |request, next| authorize(d.clone(), request, next)))
         .service(innermost(move |request| dispatch(api.clone(), request)))
@@ -76,6 +77,23 @@ async fn authenticate(api: Arc<Api>, mut request: Request, next: Next) -> Respon
             pass(next, request).await
         }
         Ok(None) => respond::error(&Status::unauthorized()),
+        Err(status) => respond::error(&status),
+    }
+}
+
+/// Keeps the number of requests at work bounded. The administrators' group is never turned away.
+async fn limit(api: Arc<Api>, request: Request, next: Next) -> Response {
+    let exempt = user_of(&request).in_group("system:masters");
+    let info = info_of(&request);
+    if exempt || !info.is_resource_request {
+        return pass(next, request).await;
+    }
+    match api.limits.enter(&info).await {
+        Ok(place) => {
+            let response = pass(next, request).await;
+            drop(place);
+            response
+        }
         Err(status) => respond::error(&status),
     }
 }

@@ -57,11 +57,47 @@ async fn watches_replay_select_and_mark() {
     let line = shown.body.split(|b| *b == b'\n').next().unwrap().to_vec();
     let event: serde_json::Value = serde_json::from_slice(&line).unwrap();
     assert_eq!(event["object"]["kind"], "Table");
-    // A server that started later knows nothing of what was before.
+    // A server that starts later knows the recent past, as far as the store does.
     cluster.add_server().await;
     let late = cluster.client_of(1, "admin", "system:masters");
-    let gone = late.get(&format!("{MAPS}?watch=1&resourceVersion=1")).await.expect(410);
-    assert_eq!(gone["reason"], "Expired");
+    let mut replayed = late.watch(&format!("{MAPS}?watch=1&resourceVersion={start}")).await;
+    assert_eq!(replayed.line().await, "ADDED a");
+    let now = late.get(MAPS).await.expect(200)["metadata"]["resourceVersion"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let store =
+        etcd_api::client::connect(&[format!("http://127.0.0.1:{}", cluster.etcd.port)], None)
+            .unwrap();
+    let compact = etcd_api::pb::etcdserverpb::CompactionRequest { revision: now, physical: true };
+    store.kv().compact(compact).await.unwrap();
+    cluster.add_server().await;
+    let later = cluster.client_of(2, "admin", "system:masters");
+    let mut refused = later.watch(&format!("{MAPS}?watch=1&resourceVersion={start}")).await;
+    let refusal = refused.next().await.unwrap();
+    assert_eq!(
+        (&refusal["type"], &refusal["object"]["reason"]),
+        (&json!("ERROR"), &json!("Expired"))
+    );
+    assert!(refused.next().await.is_none());
+    // A list that was cut off before the compaction can only go on from now.
+    let page = c
+        .get(&format!("{MAPS}?limit=1&resourceVersionMatch=Exact&resourceVersion={now}"))
+        .await
+        .expect(200);
+    let token = page["metadata"]["continue"].as_str().unwrap();
+    c.post(MAPS, &config_map("late", "1")).await.expect(201);
+    let now = c.get(MAPS).await.expect(200)["metadata"]["resourceVersion"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let compact = etcd_api::pb::etcdserverpb::CompactionRequest { revision: now, physical: true };
+    store.kv().compact(compact).await.unwrap();
+    let expired = c.get(&format!("{MAPS}?limit=1&continue={token}")).await.expect(410);
+    let token = expired["metadata"]["continue"].as_str().unwrap();
+    c.get(&format!("{MAPS}?limit=1&continue={token}")).await.expect(200);
 }
 
 #[tokio::test]

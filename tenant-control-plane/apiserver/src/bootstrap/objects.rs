@@ -9,7 +9,7 @@ use crate::api::Api;
 
 /// Objects to be created when they are missing.
 pub fn all(api: &Arc<Api>) -> Vec<Value> {
-    vec![
+    let mut objects = vec![
         priority_class("system-cluster-critical", 2_000_000_000),
         priority_class("system-node-critical", 2_000_001_000),
         json!({
@@ -19,7 +19,38 @@ pub fn all(api: &Arc<Api>) -> Vec<Value> {
         }),
         kubernetes_service(api),
         authentication_config(api),
-    ]
+    ];
+    objects.extend(api_services(api));
+    objects
+}
+
+/// Every group and version that this server serves itself.
+fn api_services(api: &Arc<Api>) -> Vec<Value> {
+    let table = api.table.snapshot();
+    let built_in = table.rows().iter().filter(|r| !r.custom);
+    let mut served: Vec<(String, String)> = Vec::new();
+    for row in built_in {
+        let pair = (row.group.to_string(), row.version.to_string());
+        if !served.contains(&pair) {
+            served.push(pair);
+        }
+    }
+    let count = served.len();
+    let service = |(at, (group, version)): (usize, (String, String))| {
+        json!({
+            "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+            "metadata": {
+                "name": format!("{version}.{group}"),
+                "labels": {"kube-aggregator.kubernetes.io/automanaged": "onstart"},
+            },
+            "spec": {
+                "group": group, "version": version,
+                "groupPriorityMinimum": 17_000 + 10 * (count - at),
+                "versionPriority": 15,
+            },
+        })
+    };
+    served.into_iter().enumerate().map(service).collect()
 }
 
 fn priority_class(name: &str, value: i64) -> Value {

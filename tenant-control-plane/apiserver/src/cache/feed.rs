@@ -11,7 +11,7 @@ use std::time::Duration;
 use etcd_api::pb::etcdserverpb::watch_request::RequestUnion;
 use etcd_api::pb::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
 use etcd_api::pb::mvccpb::event::EventType;
-use machinery::Status;
+use machinery::{Reason, Status};
 use tokio_util::sync::CancellationToken;
 
 use super::Caches;
@@ -20,6 +20,8 @@ use crate::kinds::custom;
 use crate::store::{ROOT, Store};
 
 const PAGE: i64 = 1000;
+/// How many revisions a start goes back.
+const REPLAY: i64 = 1000;
 const RETRY: Duration = Duration::from_millis(200);
 /// How often it is checked that the watch keeps up with the store.
 const CHECK: Duration = Duration::from_secs(5);
@@ -42,9 +44,24 @@ enum Broken {
 }
 
 impl Feed {
-    /// Loads everything. The caches are complete when this returns.
-    pub async fn load(&self) -> Result<(), Status> {
-        let revision = self.store.current_revision().await?;
+    /// Loads everything, as of a moment a little in the past if the store still knows it: what has
+    /// happened since then is replayed by [`Feed::follow`], so that clients of a server that was
+    /// here before can go on watching from where they were. Returns the store's revision, which
+    /// the caches have to reach before they may be read.
+    pub async fn load(&self) -> Result<i64, Status> {
+        let now = self.store.current_revision().await?;
+        let past = (now - REPLAY).max(1);
+        match self.load_at(past).await {
+            Err(status) if status.reason == Reason::Expired => self.load_at(now).await?,
+            outcome => outcome?,
+        }
+        Ok(now)
+    }
+
+    async fn load_at(&self, revision: i64) -> Result<(), Status> {
+        for cache in self.caches.all() {
+            cache.clear();
+        }
         let definitions = format!("{}/", custom::DEFINITIONS_PREFIX);
         self.load_range(&definitions, revision).await?;
         custom::refresh(&self.table, &self.caches, revision);

@@ -147,6 +147,11 @@ impl ResourceCache {
         }
     }
 
+    /// Forgets everything, before anyone reads.
+    pub fn clear(&self) {
+        *self.state.write().expect("no panic while the cache is locked") = State::default();
+    }
+
     /// Declares what was loaded to be the state at a revision: watches can start from there.
     pub fn loaded(&self, revision: i64) {
         let mut state = self.state.write().expect("no panic while the cache is locked");

@@ -3,6 +3,7 @@
 
 pub mod body;
 pub mod connection;
+pub mod limit;
 pub mod media;
 pub mod query;
 pub mod request_info;

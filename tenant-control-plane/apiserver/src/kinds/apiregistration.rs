@@ -1,6 +1,7 @@
 //! `apiregistration.k8s.io`.
 
 use super::row::{Rows, cluster};
+use crate::strategy;
 
 pub(super) fn rows() -> Rows {
     Rows::of(
@@ -10,7 +11,8 @@ pub(super) fn rows() -> Rows {
             cluster("APIService", "apiservices")
                 .category("api-extensions")
                 .status()
-                .stored_below("/registry/apiregistration.k8s.io/apiservices"),
+                .stored_below("/registry/apiregistration.k8s.io/apiservices")
+                .strategy(strategy::registration::api_service()),
         ],
     )
 }

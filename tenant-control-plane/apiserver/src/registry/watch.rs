@@ -47,45 +47,41 @@ struct Watch {
     ended: bool,
 }
 
+/// Where a watch begins.
+struct Start {
+    initial: Vec<Arc<Object>>,
+    cursor: u64,
+    mark_initial_end: Option<i64>,
+}
+
 /// `GET ...?watch=true`.
 pub async fn watch(call: &Arc<Call>) -> Result<Response, Status> {
     let cache = call.api.cache(&call.row)?;
     let filter = options::filter(call, &cache)?;
-    let accepted = media::negotiate(&call.headers, true)?;
+    let form = media::negotiate(&call.headers, true)?.form;
     let bookmarks = call.query.flag("allowWatchBookmarks");
     let initial_events = initial_events(call, bookmarks)?;
-    let wanted = wanted_revision(call)?;
+    let timeout = timeout(call)?;
+    let printer = (form == Form::Table).then(|| Printer::new(call)).transpose()?;
     // Before looking at the history, so that no growth is missed.
     let grown = cache.subscribe();
-    let (initial, cursor, mark) = match wanted {
-        Some(revision) if revision > 0 && initial_events != Some(true) => {
-            (Vec::new(), cursor_at(&cache, revision)?, None)
-        }
-        _ => {
-            let applied = match wanted {
-                Some(0) => call.api.caches.revision(),
-                Some(revision) => call.api.caches.reach(revision).await?,
-                None => call.api.caches.catch_up().await?,
-            };
-            let found = cache.list(&filter, None, 0, applied);
-            let cursor = cursor_at(&cache, found.revision)?;
-            let objects = if initial_events == Some(false) { Vec::new() } else { found.objects };
-            (objects, cursor, (initial_events == Some(true)).then_some(found.revision))
-        }
+    let start = match start(call, &cache, &filter, initial_events).await {
+        Ok(start) => start,
+        // Clients expect this one inside of the stream.
+        Err(status) if status.reason == Reason::Expired => return Ok(refusal(&status)),
+        Err(status) => return Err(status),
     };
-    let timeout = timeout(call)?;
     let now = Instant::now();
-    let printer = (accepted.form == Form::Table).then(|| Printer::new(call)).transpose()?;
     let state = Watch {
         call: call.clone(),
         cache,
         filter,
-        form: accepted.form,
+        form,
         printer,
         columns_sent: false,
-        initial: initial.into_iter(),
-        mark_initial_end: mark,
-        cursor,
+        initial: start.initial.into_iter(),
+        mark_initial_end: start.mark_initial_end,
+        cursor: start.cursor,
         grown,
         bookmarks,
         next_bookmark: now + BOOKMARK_EVERY,
@@ -94,21 +90,57 @@ pub async fn watch(call: &Arc<Call>) -> Result<Response, Status> {
         stop: call.api.stopping.clone(),
         ended: false,
     };
-    let gauge = call.api.metrics.watch_opened();
+    Ok(stream(state))
+}
+
+fn stream(state: Watch) -> Response {
+    let form = state.form;
+    let gauge = state.call.api.metrics.watch_opened();
     let stream = futures::stream::unfold((state, gauge), |(mut state, gauge)| async move {
         let bytes = state.next().await?;
         Some((Ok::<_, std::convert::Infallible>(bytes), (state, gauge)))
     });
     let mut response = respond::bytes(StatusCode::OK, "application/json", Bytes::new());
     *response.body_mut() = streaming::body::stream(stream);
-    if accepted.form != Form::Plain {
-        let kind = if accepted.form == Form::Table { "Table" } else { "PartialObjectMetadata" };
-        let text = format!("application/json;as={kind};v=v1;g=meta.k8s.io");
-        if let Ok(value) = HeaderValue::from_str(&text) {
-            response.headers_mut().insert(header::CONTENT_TYPE, value);
-        }
+    let kind = match form {
+        Form::Plain => return response,
+        Form::Table => "Table",
+        Form::Partial => "PartialObjectMetadata",
+    };
+    let text = format!("application/json;as={kind};v=v1;g=meta.k8s.io");
+    if let Ok(value) = HeaderValue::from_str(&text) {
+        response.headers_mut().insert(header::CONTENT_TYPE, value);
     }
-    Ok(response)
+    response
+}
+
+/// A watch that ends at once with an error.
+fn refusal(status: &Status) -> Response {
+    let event = json!({"type": "ERROR", "object": status.to_json()});
+    respond::bytes(StatusCode::OK, "application/json", format!("{event}\n"))
+}
+
+async fn start(
+    call: &Call,
+    cache: &ResourceCache,
+    filter: &Filter,
+    initial_events: Option<bool>,
+) -> Result<Start, Status> {
+    let wanted = wanted_revision(call)?;
+    if let Some(revision) = wanted.filter(|r| *r > 0 && initial_events != Some(true)) {
+        let cursor = cursor_at(cache, revision)?;
+        return Ok(Start { initial: Vec::new(), cursor, mark_initial_end: None });
+    }
+    let applied = match wanted {
+        Some(0) => call.api.caches.revision(),
+        Some(revision) => call.api.caches.reach(revision).await?,
+        None => call.api.caches.catch_up().await?,
+    };
+    let found = cache.list(filter, None, 0, applied);
+    let cursor = cursor_at(cache, found.revision)?;
+    let initial = if initial_events == Some(false) { Vec::new() } else { found.objects };
+    let mark_initial_end = (initial_events == Some(true)).then_some(found.revision);
+    Ok(Start { initial, cursor, mark_initial_end })
 }
 
 /// `sendInitialEvents`, checked against the parameters that it needs.

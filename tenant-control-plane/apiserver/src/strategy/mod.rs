@@ -15,6 +15,7 @@ pub mod node;
 pub mod pod;
 pub mod qos;
 pub mod rbac;
+pub mod registration;
 pub mod service;
 pub mod volumes;
 pub mod workload;
