@@ -156,11 +156,17 @@ fn set_state(out: &mut Recovered, state: &pb::LogState, baseline: bool) {
     if let Some(id) = state.committed.map(native) {
         out.committed = Some(id);
     }
-    if let Some(after) = state.truncate_after {
-        let keep = (after.index + 1).saturating_sub(out.purged.map_or(0, |p| p.1 + 1));
-        out.slots.truncate(keep as usize);
+    if let Some(after) = state.truncate_after.map(native) {
+        let base = out.purged.map_or(0, |p| p.1 + 1);
+        if after.1 + 1 < base {
+            // The entry before this segment, from which we began, is among the void ones. (What
+            // was really purged was committed, and is never void.)
+            out.purged = Some(after);
+        }
+        out.slots.truncate((after.1 + 1).saturating_sub(base) as usize);
     }
     if state.truncate_all {
+        out.purged = None;
         out.slots.clear();
     }
     if let Some(id) = state.purged.map(native) {

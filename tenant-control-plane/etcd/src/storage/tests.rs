@@ -188,3 +188,19 @@ fn a_value_that_rots_is_not_served() {
     let e = log.files().read(at[0]).unwrap_err();
     assert_eq!(e.kind(), std::io::ErrorKind::InvalidData);
 }
+
+#[test]
+fn a_recovery_may_begin_at_a_segment_whose_predecessor_was_cut_back_later() {
+    let dir = TempDir::new().unwrap();
+    append(&open(dir.path()), &[(0, 1, "a"), (1, 1, "b"), (2, 1, "never committed")]);
+    // A restart begins a new segment behind entry 2; then another leader replaces that entry.
+    let log = open(dir.path());
+    log.purge((1, 1));
+    log.truncate_after(Some((1, 1)));
+    append(&log, &[(2, 2, "c")]);
+    let from = log.segment_from(0);
+    assert_eq!(from, 2);
+    drop(log);
+    let log = Log::open(dir.path(), from).unwrap();
+    assert_eq!((texts(&log), log.view().purged), (vec!["2.2 c".into()], Some((1, 1))));
+}
