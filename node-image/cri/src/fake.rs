@@ -33,6 +33,7 @@ struct State {
     containers: BTreeMap<String, (String, ContainerConfig, ContainerStatus)>,
     images: BTreeSet<String>,
     unpullable: BTreeSet<String>,
+    unstartable: BTreeSet<String>,
     calls: Vec<String>,
     exec: BTreeMap<String, i32>,
     network_down: bool,
@@ -76,6 +77,11 @@ impl Fake {
     /// Makes pulls of `image` fail with NotFound.
     pub fn fail_pull(&self, image: &str) {
         self.lock().unpullable.insert(image.to_owned());
+    }
+
+    /// Makes starts of containers called `name` fail, as when the command does not exist.
+    pub fn fail_start(&self, name: &str) {
+        self.lock().unstartable.insert(name.to_owned());
     }
 
     /// What `ExecSync` of a command line (joined by blanks) exits with; 0 unless said.
@@ -324,11 +330,17 @@ impl RuntimeService for Fake {
     ) -> Answer<StartContainerResponse> {
         let id = request.into_inner().container_id;
         let mut state = self.lock();
+        let unstartable = state.unstartable.clone();
         let (_, _, status) =
             state.containers.get_mut(&id).ok_or_else(|| Status::not_found("container"))?;
+        let name = status.metadata.clone().unwrap_or_default().name;
+        if unstartable.contains(&name) {
+            end(status, 128);
+            state.calls.push(format!("StartContainer {name} (failed)"));
+            return Err(Status::unknown("exec: \"nope\": executable file not found in $PATH"));
+        }
         status.set_state(ContainerState::ContainerRunning);
         status.started_at = now();
-        let name = status.metadata.clone().unwrap_or_default().name;
         state.calls.push(format!("StartContainer {name}"));
         Ok(Response::new(StartContainerResponse {}))
     }

@@ -157,6 +157,24 @@ async fn liveness_decides_about_a_restart_and_readiness_about_ready() {
     world.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_that_cannot_start_is_backed_off() {
+    let mut world = World::new().await;
+    world.runtime.fail_start("c");
+    world.start();
+    world.create_pod(
+        "p",
+        json!({"containers": [{"name": "c", "image": "demo:1", "command": ["nope"]}]}),
+    );
+    eventually("in back-off", || {
+        let waiting = world.pod("p")?["status"]["containerStatuses"][0]["state"]["waiting"].clone();
+        (waiting["reason"] == "CrashLoopBackOff").then_some(())
+    })
+    .await;
+    assert!(world.calls("StartContainer c") <= 2, "{:?}", world.runtime.calls());
+    world.stop().await;
+}
+
 /// A sandbox that no pod in the API claims, made before the kubelet starts.
 async fn orphan(world: &World) {
     let runtime = Runtime::connect(&world.endpoint()).unwrap();

@@ -26,6 +26,10 @@ use crate::volumes::Mounted;
 
 /// Rounds of looking and acting in one go; more than that and other things get their turn.
 const ROUNDS: usize = 32;
+/// The least time between two looks that nobody rang for.
+const BREATH: Duration = Duration::from_millis(100);
+/// How often a container in back-off gets an event that says so.
+const COMPLAINT: Duration = Duration::from_secs(10);
 /// How soon something outside that failed (runtime, API server) is tried again.
 pub(super) const RETRY: Duration = Duration::from_secs(5);
 
@@ -47,6 +51,13 @@ pub struct Verdict {
     pub message: String,
 }
 
+/// When a pod with nothing to do is looked at again. A retry that is due and was not made waits
+/// for something else (its back-off, say), so it does not count: it would be due for ever.
+fn next_look(wake_at: Instant, retries: impl Iterator<Item = Instant>, now: Instant) -> Instant {
+    let ahead = retries.filter(|at| *at > now).fold(wake_at, Instant::min);
+    ahead.max(now + BREATH)
+}
+
 /// See the module documentation.
 pub struct Worker {
     pub(super) node: Arc<Node>,
@@ -66,6 +77,8 @@ pub struct Worker {
     /// How often in a row the volumes could not be made.
     pub(super) volume_failures: u32,
     pub(super) network_complained: bool,
+    /// When the last event about a container's back-off was sent.
+    complained: HashMap<String, Instant>,
     /// Everything is stopped and nothing will run again.
     pub(super) over: bool,
     pub(super) verdict: Option<Verdict>,
@@ -96,6 +109,7 @@ impl Worker {
             refresh_at: Instant::now(),
             volume_failures: 0,
             network_complained: false,
+            complained: HashMap::new(),
             over: false,
             verdict: None,
         }
@@ -173,8 +187,8 @@ impl Worker {
                     self.set_up_volumes(pod, &runtime, Age::Recent).await;
                 }
                 cleanup::prune(&self.node, &runtime).await;
-                let failed = self.failures.values().map(|f| f.retry_at);
-                return failed.chain([self.refresh_at]).fold(wake_at, Instant::min);
+                let retries = self.failures.values().map(|f| f.retry_at);
+                return next_look(wake_at, retries.chain([self.refresh_at]), Instant::now());
             }
             if let Some(at) = self.act(pod, &runtime, plan).await {
                 return wake_at.min(at);
@@ -264,7 +278,7 @@ impl Worker {
     }
 
     /// Writes the status; false when it has to be tried again.
-    pub(super) async fn report(&self, pod: &Pod, runtime: &observe::Pod, plan: &Plan) -> bool {
+    pub(super) async fn report(&mut self, pod: &Pod, runtime: &observe::Pod, plan: &Plan) -> bool {
         for (name, why) in plan.waiting.iter().filter(|(_, why)| why.reason == "CrashLoopBackOff") {
             self.crash_event(pod, name, why);
         }
@@ -281,11 +295,30 @@ impl Worker {
         }
     }
 
-    fn crash_event(&self, pod: &Pod, name: &str, why: &plan::Waiting) {
+    fn crash_event(&mut self, pod: &Pod, name: &str, why: &plan::Waiting) {
         let Some((kind, _)) = containers::find(pod, name) else { return };
+        if self.complained.get(name).is_some_and(|at| at.elapsed() < COMPLAINT) {
+            return;
+        }
+        self.complained.insert(name.to_owned(), Instant::now());
         tracing::debug!(pod.name = self.id.name, "{}", why.message);
         let id = format!("{}_{}({})", self.id.name, self.id.namespace, self.id.uid);
         let message = format!("Back-off restarting failed container {name} in pod {id}");
         self.node.container_event(pod, (kind, name), EventType::Warning, "BackOff", message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retry_that_is_overdue_does_not_make_the_worker_spin() {
+        let now = Instant::now() + Duration::from_secs(100);
+        let at = |seconds: u64| now + Duration::from_secs(seconds);
+        let past = now.checked_sub(Duration::from_secs(5)).unwrap();
+        assert_eq!(next_look(at(60), [past, at(7)].into_iter(), now), at(7));
+        assert_eq!(next_look(at(60), [past].into_iter(), now), at(60));
+        assert_eq!(next_look(past, [].into_iter(), now), now + BREATH);
     }
 }
