@@ -48,7 +48,8 @@ pub fn parse(text: &str) -> Routes {
         .filter_map(|line| {
             let mut words = line.split_whitespace();
             let to = words.next()?;
-            let to = to.parse().ok().or_else(|| Some(Ipv4Net::from(to.parse::<Ipv4Addr>().ok()?)))?;
+            let to =
+                to.parse().ok().or_else(|| Some(Ipv4Net::from(to.parse::<Ipv4Addr>().ok()?)))?;
             words.find(|word| *word == "via")?;
             Some((to, words.next()?.parse().ok()?))
         })
@@ -91,7 +92,8 @@ mod tests {
         let cluster = "10.244.0.0/16".parse().expect("a CIDR");
         let wanted = wanted(&nodes, "a", cluster);
         assert_eq!(wanted.len(), 1);
-        let present = parse("10.244.9.0/24 via 10.0.1.9 dev eth0\n10.244.8.1 via 10.0.1.8 dev eth0\n");
+        let present =
+            parse("10.244.9.0/24 via 10.0.1.9 dev eth0\n10.244.8.1 via 10.0.1.8 dev eth0\n");
         assert_eq!(present.len(), 2);
         let text = batch(&present, &wanted);
         assert!(text.contains("route del 10.244.9.0/24"), "{text}");

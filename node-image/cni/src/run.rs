@@ -106,7 +106,10 @@ async fn tool(program: &str, args: &[&str], input: &str) -> anyhow::Result<Strin
         .spawn()
         .with_context(|| format!("{program} cannot be started"))?;
     let mut stdin = child.stdin.take().context("no standard input")?;
-    stdin.write_all(input.as_bytes()).await.with_context(|| format!("{program} stopped reading"))?;
+    stdin
+        .write_all(input.as_bytes())
+        .await
+        .with_context(|| format!("{program} stopped reading"))?;
     drop(stdin);
     let output = child.wait_with_output().await.with_context(|| format!("lost {program}"))?;
     if !output.status.success() {

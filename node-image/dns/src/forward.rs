@@ -35,7 +35,11 @@ impl Forwarder {
     pub async fn ask(&self, question: &[u8], tcp: bool) -> Option<Vec<u8>> {
         for resolver in &self.resolvers {
             let answer = async {
-                if tcp { over_tcp(*resolver, question).await } else { over_udp(*resolver, question).await }
+                if tcp {
+                    over_tcp(*resolver, question).await
+                } else {
+                    over_udp(*resolver, question).await
+                }
             };
             match tokio::time::timeout(TIMEOUT, answer).await {
                 Ok(Ok(answer)) => return Some(answer),

@@ -2,7 +2,9 @@
 
 use std::str::FromStr;
 
-use hickory_proto::op::{Header, HeaderCounts, Message, MessageType, Metadata, OpCode, ResponseCode};
+use hickory_proto::op::{
+    Header, HeaderCounts, Message, MessageType, Metadata, OpCode, ResponseCode,
+};
 use hickory_proto::rr::rdata::{A, CNAME, PTR, SOA, SRV};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use hickory_server::net::runtime::Time;
@@ -65,8 +67,7 @@ impl<O: Objects> Handler<O> {
     }
 
     fn found(&self, name: &Name, wanted: RecordType, data: Vec<Data>) -> Reply {
-        let mut answers: Vec<Record> =
-            data.iter().filter_map(|data| record(name, data)).collect();
+        let mut answers: Vec<Record> = data.iter().filter_map(|data| record(name, data)).collect();
         let mut alias = match data.as_slice() {
             [Data::Cname(target)] if wanted != RecordType::CNAME => Name::from_str(target).ok(),
             _ => None,

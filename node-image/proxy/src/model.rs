@@ -92,7 +92,8 @@ pub type State = BTreeMap<PortKey, ServicePort>;
 
 /// Computes the state of one Service from it and all its EndpointSlices, as node `node` sees it.
 pub fn ports_of(service: &Service, slices: &[&EndpointSlice], node: &str) -> State {
-    let (Some(namespace), Some(name)) = (&service.metadata.namespace, &service.metadata.name) else {
+    let (Some(namespace), Some(name)) = (&service.metadata.namespace, &service.metadata.name)
+    else {
         return State::new();
     };
     if ignored(service) {
@@ -143,7 +144,10 @@ fn ignored(service: &Service) -> bool {
     let has = |label| labels.is_some_and(|labels| labels.contains_key(label));
     let spec = service.spec.as_ref();
     let external_name = spec.and_then(|s| s.type_.as_deref()) == Some("ExternalName");
-    has(PROXY_NAME_LABEL) || has(HEADLESS_LABEL) || external_name || addresses_of(service).is_empty()
+    has(PROXY_NAME_LABEL)
+        || has(HEADLESS_LABEL)
+        || external_name
+        || addresses_of(service).is_empty()
 }
 
 fn addresses_of(service: &Service) -> BTreeSet<Ipv4Addr> {

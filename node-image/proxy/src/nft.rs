@@ -168,8 +168,10 @@ impl Change {
             self.fill,
             "add rule ip {TABLE} {chain} ip saddr {ip} jump mark-for-masquerade"
         );
-        let _ =
-            writeln!(self.fill, "add rule ip {TABLE} {chain} meta l4proto {proto} dnat to {ip}:{number}");
+        let _ = writeln!(
+            self.fill,
+            "add rule ip {TABLE} {chain} meta l4proto {proto} dnat to {ip}:{number}"
+        );
     }
 
     fn fill_service(

@@ -69,11 +69,7 @@ impl Dirty {
     }
 }
 
-fn watch(
-    services: &Informer<Service>,
-    slices: &Informer<EndpointSlice>,
-    dirty: &Arc<Dirty>,
-) {
+fn watch(services: &Informer<Service>, slices: &Informer<EndpointSlice>, dirty: &Arc<Dirty>) {
     let bell = dirty.clone();
     services.on_change(move |change| bell.mark(ObjectKey::of(change.latest().as_ref())));
     let bell = dirty.clone();
