@@ -9,12 +9,15 @@ mod objects;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
 
 /// How often what must be there is looked after.
 const ROUND: Duration = Duration::from_secs(60);
+/// Writes that are under way at once.
+const PARALLEL: usize = 16;
 /// How soon a failed first round is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 /// How often this replica's record is renewed and the `kubernetes` endpoints are compared.
@@ -75,12 +78,20 @@ async fn aggregate(api: Arc<Api>, stop: CancellationToken) {
 
 async fn round(api: &Arc<Api>) -> Result<(), machinery::Status> {
     api.caches.catch_up().await?;
-    for object in auth::bootstrap_policy() {
-        ensure::policy(api, object).await?;
-    }
-    for object in objects::all(api) {
+    let (namespaces, policy): (Vec<_>, Vec<_>) =
+        auth::bootstrap_policy().into_iter().partition(|o| o["kind"] == "Namespace");
+    for object in namespaces {
         ensure::present(api, object).await?;
     }
+    // Each write waits for the store's disk; side by side they wait together.
+    stream::iter(policy.into_iter().map(|object| ensure::policy(api, object)))
+        .buffer_unordered(PARALLEL)
+        .try_collect::<Vec<()>>()
+        .await?;
+    stream::iter(objects::all(api).into_iter().map(|object| ensure::present(api, object)))
+        .buffer_unordered(PARALLEL)
+        .try_collect::<Vec<()>>()
+        .await?;
     ensure::aggregated_roles(api).await?;
     api.services.repair().await
 }
