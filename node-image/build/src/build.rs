@@ -65,7 +65,7 @@ pub fn build(options: &Options, progress: &mut dyn FnMut(&str)) -> anyhow::Resul
         }
         None => make(&store, &base, options, &digests, &inputs, &name, progress)?,
     };
-    store::publish(&dir, &options.out)?;
+    store.publish(&dir, &options.out)?;
     store.collect("node-", &dir, SPARE_IMAGES)?;
     let bytes = fs::read(dir.join("manifest.json")).context("reading manifest.json")?;
     let manifest = serde_json::from_slice(&bytes).context("manifest.json")?;

@@ -5,9 +5,10 @@
 //! <bake>/tmp/…            unfinished work; whatever a killed builder left is removed
 //! <bake>/base-…           base systems       <bake>/images-…   containerd stores
 //! <bake>/node-…           finished images    <bake>/stamps.json   digests of known files
+//! <bake>/links.json       the links that point at finished images
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -110,14 +111,36 @@ impl Store {
         Ok(found)
     }
 
-    /// Removes finished things with this prefix, other than `current`, that no worker uses and that
-    /// are not among the `spare` newest.
+    /// Makes `link` point at `target` in one step, and remembers that it does: several checkouts
+    /// may share a cache.
+    ///
+    /// # Errors
+    /// `link` exists and is no link, or its directory cannot be written.
+    pub fn publish(&self, target: &Path, link: &Path) -> anyhow::Result<()> {
+        let link = std::path::absolute(link)?;
+        switch(target, &link)?;
+        let mut links = self.links();
+        links.insert(link);
+        links.retain(|link| link.is_symlink());
+        fs::write(self.dir.join("links.json"), serde_json::to_vec_pretty(&links)?)?;
+        Ok(())
+    }
+
+    fn links(&self) -> BTreeSet<PathBuf> {
+        let bytes = fs::read(self.dir.join("links.json")).unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+
+    /// Removes finished things with this prefix, other than `current`, that no published link
+    /// points at, that no worker uses, and that are not among the `spare` newest.
     pub fn collect(&self, prefix: &str, current: &Path, spare: usize) -> anyhow::Result<()> {
+        let published: Vec<PathBuf> =
+            self.links().iter().filter_map(|link| fs::read_link(link).ok()).collect();
         let mut old: Vec<(std::time::SystemTime, PathBuf)> = fs::read_dir(&self.dir)?
             .flatten()
             .filter(|e| e.file_name().to_string_lossy().starts_with(prefix))
             .map(|e| e.path())
-            .filter(|path| path != current)
+            .filter(|path| path != current && !published.contains(path))
             .filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path)))
             .collect();
         old.sort();
@@ -137,11 +160,7 @@ fn in_use(image: &Path) -> bool {
     Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err()
 }
 
-/// Makes `link` point at `target` in one step.
-///
-/// # Errors
-/// `link` exists and is no link, or its directory cannot be written.
-pub fn publish(target: &Path, link: &Path) -> anyhow::Result<()> {
+fn switch(target: &Path, link: &Path) -> anyhow::Result<()> {
     if let Some(parent) = link.parent() {
         fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
     }
@@ -207,15 +226,16 @@ mod tests {
     fn the_link_is_switched_and_a_directory_in_its_place_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let link = dir.path().join("out");
-        publish(Path::new("/one"), &link).unwrap();
-        publish(Path::new("/two"), &link).unwrap();
+        let s = store(dir.path());
+        s.publish(Path::new("/one"), &link).unwrap();
+        s.publish(Path::new("/two"), &link).unwrap();
         assert_eq!(fs::read_link(&link).unwrap(), Path::new("/two"));
         fs::create_dir(dir.path().join("dir")).unwrap();
-        assert!(publish(Path::new("/one"), &dir.path().join("dir")).is_err());
+        assert!(s.publish(Path::new("/one"), &dir.path().join("dir")).is_err());
     }
 
     #[test]
-    fn an_image_that_a_worker_holds_is_not_collected() {
+    fn an_image_in_use_or_published_is_not_collected() {
         let dir = tempfile::tempdir().unwrap();
         let s = store(dir.path());
         let mut made = Vec::new();
@@ -227,6 +247,11 @@ mod tests {
         let held = Flock::lock(File::open(made[0].join("lock")).unwrap(), FlockArg::LockShared)
             .map_err(|(_, e)| e)
             .unwrap();
+        let link = dir.path().join("out");
+        s.publish(&made[1], &link).unwrap();
+        s.collect("node-", &made[2], 0).unwrap();
+        assert!(made.iter().all(|path| path.exists()));
+        fs::remove_file(link).unwrap();
         s.collect("node-", &made[2], 0).unwrap();
         assert!(made[0].exists() && !made[1].exists() && made[2].exists());
         drop(held);
