@@ -200,7 +200,13 @@ fn api_server(
         ("emulated-version", cluster.spec.version.clone()),
         ("allow-privileged", "true".to_owned()),
     ]);
-    Ok((args, health("https", secure, "/readyz")))
+    // With a certificate: anonymous requests are refused until the default roles exist.
+    let mut health = health("https", secure, "/readyz");
+    if let Some(access) = region.agent_access.get(cluster.id.as_str()) {
+        health.cert_pem.clone_from(&access.client.cert_pem);
+        health.key_pem.clone_from(&access.client.key_pem);
+    }
+    Ok((args, health))
 }
 
 fn controller_manager(

@@ -30,9 +30,9 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(1);
 /// The lease in the database; other replicas wait.
 const LEASE: &str = "controller";
-const LEASE_TTL_MS: i64 = 10_000;
+const LEASE_TTL_MS: i64 = 5_000;
 /// The lease is renewed, and hosts' last contact written, this often.
-const RENEW: Duration = Duration::from_secs(3);
+const RENEW: Duration = Duration::from_secs(2);
 /// Rounds of planning in one pass: each does what the one before made possible.
 const MAX_ROUNDS: usize = 12;
 /// Old rows are removed this often.

@@ -198,7 +198,8 @@ fn down(cluster: &ClusterIntent, seen: &ClusterSeen) -> Option<String> {
             });
         }
     }
-    if !seen.vpc_ready {
+    // Without a message it is being looked at: an agent that has just started.
+    if !seen.vpc_ready && !seen.vpc_message.is_empty() {
         parts.push(format!("the cluster's network is not ready ({})", seen.vpc_message));
     }
     (!parts.is_empty()).then(|| format!("{}.", parts.join("; ")))

@@ -56,19 +56,25 @@ impl ClusterDir {
         for dir in [&root, &root.join("members"), &root.join("logs"), &root.join("workers")] {
             make_dir(dir, 0o700)?;
         }
-        let uid = match read_uid(&root)? {
-            Some(uid) => uid,
-            None => {
-                let uid = free_uid(clusters, first_uid)?;
-                crate::durable::write(&root.join("uid"), uid.to_string().as_bytes(), 0o600)?;
-                uid
-            }
-        };
+        let uid = claim_uid(clusters, &root, first_uid)?;
         let dir = Self { root, uid };
         make_dir(&dir.egress(), 0o750)?;
         chown(dir.egress(), Some(0), Some(uid))?;
         Ok(dir)
     }
+}
+
+/// The cluster's user id, chosen at the first call. Clusters converge side by side: looking for a
+/// free one and writing it down are one step, or two tenants would run as the same user.
+fn claim_uid(clusters: &Path, root: &Path, first_uid: u32) -> anyhow::Result<u32> {
+    static CLAIM: Mutex<()> = Mutex::new(());
+    let _claim = CLAIM.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(uid) = read_uid(root)? {
+        return Ok(uid);
+    }
+    let uid = free_uid(clusters, first_uid)?;
+    crate::durable::write(&root.join("uid"), uid.to_string().as_bytes(), 0o600)?;
+    Ok(uid)
 }
 
 fn read_uid(root: &Path) -> anyhow::Result<Option<u32>> {

@@ -104,8 +104,13 @@ impl Supervisor {
                 }
             };
             if let Turn::Ended(how) = turn {
-                let said = log::last_line(&self.dir.log(&self.name));
-                let message = if said.is_empty() { how.to_string() } else { format!("{how}: {said}") };
+                // What it said last explains an exit, and nothing about being killed.
+                let message = match how {
+                    process::Ended::Code(code) if code != 0 => {
+                        format!("{how}: {}", log::last_line(&self.dir.log(&self.name)))
+                    }
+                    _ => how.to_string(),
+                };
                 tracing::warn!(cluster.id = self.cluster, member = self.name, message, "member ended");
                 restarts += 1;
                 self.report(&member, MemberPhase::Failed, message, 0, restarts);
