@@ -97,17 +97,7 @@ pub struct Config {
 impl Config {
     /// Checks the flags and reads the files that they name.
     pub fn from_flags(f: Flags) -> anyhow::Result<Self> {
-        ensure!(
-            f.heartbeat_interval > 0 && f.election_timeout >= 5 * f.heartbeat_interval,
-            "--election-timeout ({} ms) must be at least 5 times --heartbeat-interval ({} ms)",
-            f.election_timeout,
-            f.heartbeat_interval
-        );
-        ensure!(f.election_timeout <= 50_000, "--election-timeout is too long");
-        ensure!(
-            (1024..=1 << 30).contains(&f.max_request_bytes),
-            "--max-request-bytes must be between 1024 and 1 GiB"
-        );
+        check_numbers(&f)?;
         let existing = match f.initial_cluster_state.as_str() {
             "new" => false,
             "existing" => true,
@@ -183,6 +173,21 @@ impl Config {
             .map(|(name, urls)| (self.member_id(urls), (name.clone(), urls.clone())))
             .collect()
     }
+}
+
+fn check_numbers(f: &Flags) -> anyhow::Result<()> {
+    ensure!(
+        f.heartbeat_interval > 0 && f.election_timeout >= 5 * f.heartbeat_interval,
+        "--election-timeout ({} ms) must be at least 5 times --heartbeat-interval ({} ms)",
+        f.election_timeout,
+        f.heartbeat_interval
+    );
+    ensure!(f.election_timeout <= 50_000, "--election-timeout is too long");
+    ensure!(
+        (1024..=1 << 30).contains(&f.max_request_bytes),
+        "--max-request-bytes must be between 1024 and 1 GiB"
+    );
+    Ok(())
 }
 
 /// The id of a member that has these peer URLs: the same wherever it is computed.
