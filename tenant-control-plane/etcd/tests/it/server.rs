@@ -180,11 +180,16 @@ impl Cluster {
     pub async fn ready(&self, i: usize) -> Client {
         let client = self.client(i);
         let get = RangeRequest { key: "ready?".into(), ..Default::default() };
-        eventually(&format!("member {i} answers; {}", self.log(i)), async || {
-            client.kv().range(get.clone()).await.ok()
-        })
-        .await;
-        client
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match client.kv().range(get.clone()).await {
+                Ok(_) => return client,
+                Err(e) if Instant::now() > deadline => {
+                    panic!("member {i} does not answer: {e}; its log: {}", self.log(i))
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
     }
 
     /// The number of the member that leads.
