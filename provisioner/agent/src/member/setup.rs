@@ -13,6 +13,7 @@ use std::{
     fs, io,
     os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context, bail};
@@ -187,4 +188,29 @@ fn write_files(conf: &Path, member: &pb::Member, uid: u32) -> anyhow::Result<()>
         chown(&path, Some(0), Some(uid))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clusters_made_at_once_run_as_different_users() {
+        let clusters = tempfile::tempdir().expect("a directory");
+        let threads: Vec<_> = (0..16)
+            .map(|n| {
+                let clusters = clusters.path().to_owned();
+                std::thread::spawn(move || {
+                    let root = clusters.join(format!("c{n}"));
+                    make_dir(&root, 0o700).expect("a directory");
+                    let uid = claim_uid(&clusters, &root, 5000).expect("a user id");
+                    assert_eq!(claim_uid(&clusters, &root, 5000).expect("the same"), uid);
+                    uid
+                })
+            })
+            .collect();
+        let mut uids: Vec<_> = threads.into_iter().map(|t| t.join().expect("no panic")).collect();
+        uids.sort_unstable();
+        assert_eq!(uids, (5000..5016).collect::<Vec<_>>());
+    }
 }
