@@ -2,6 +2,7 @@
 
 use std::{
     ops::{Deref, DerefMut},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -51,6 +52,7 @@ impl Db {
             .busy_timeout(Duration::from_secs(20))
             .foreign_keys(true);
         let _lock = lock_for_migration(path).await?;
+        create_private(path)?;
         let pool = SqlitePoolOptions::new()
             .max_connections(8)
             .acquire_timeout(Duration::from_secs(30))
@@ -112,6 +114,15 @@ impl Db {
     }
 }
 
+/// Makes the file, if there is none, for its owner alone: password and token hashes are in it.
+/// SQLite gives its journal the same permissions.
+fn create_private(path: &Path) -> std::io::Result<()> {
+    match std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// SQLite's migrations take no lock of their own: two starting processes would both create the
 /// first table. The lock file stays, empty, beside the database.
 async fn lock_for_migration(path: &Path) -> Result<std::fs::File> {
@@ -119,7 +130,8 @@ async fn lock_for_migration(path: &Path) -> Result<std::fs::File> {
     name.push(".migrate-lock");
     let path = PathBuf::from(name);
     let locked = tokio::task::spawn_blocking(move || {
-        let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        let file =
+            std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
         file.lock()?;
         Ok::<_, std::io::Error>(file)
     });

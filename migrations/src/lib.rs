@@ -49,4 +49,6 @@ pub mod versions;
 
 pub use db::{Db, Reader, Writer, now_ms};
 pub use error::{DbError, Result};
-pub use ids::{ClusterId, HostId, MemberId, NodeGroupId, NodeId, OrgId, SessionId, TokenId, UserId};
+pub use ids::{
+    ClusterId, HostId, MemberId, NodeGroupId, NodeId, OrgId, SessionId, TokenId, UserId,
+};

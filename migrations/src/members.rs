@@ -141,10 +141,11 @@ impl Reader {
         let rows = sqlx::query_as("SELECT * FROM members ORDER BY cluster_id, kind, ordinal")
             .fetch_all(self.conn())
             .await?;
-        let ports =
-            sqlx::query_as("SELECT member_id, purpose, port FROM ports ORDER BY member_id, purpose")
-                .fetch_all(self.conn())
-                .await?;
+        let ports = sqlx::query_as(
+            "SELECT member_id, purpose, port FROM ports ORDER BY member_id, purpose",
+        )
+        .fetch_all(self.conn())
+        .await?;
         Ok(join(rows, ports))
     }
 

@@ -121,10 +121,12 @@ impl Reader {
 
     /// All nodes of a cluster, oldest first.
     pub async fn nodes_of(&mut self, cluster: &ClusterId) -> Result<Vec<Node>> {
-        Ok(sqlx::query_as("SELECT * FROM nodes WHERE cluster_id = $1 ORDER BY created_ms, name, id")
-            .bind(cluster)
-            .fetch_all(self.conn())
-            .await?)
+        Ok(sqlx::query_as(
+            "SELECT * FROM nodes WHERE cluster_id = $1 ORDER BY created_ms, name, id",
+        )
+        .bind(cluster)
+        .fetch_all(self.conn())
+        .await?)
     }
 }
 

@@ -77,18 +77,22 @@ impl Reader {
 
     /// Where a user belongs, oldest first.
     pub async fn memberships_of(&mut self, user: &UserId) -> Result<Vec<Membership>> {
-        Ok(sqlx::query_as("SELECT * FROM memberships WHERE user_id = $1 ORDER BY created_ms, org_id")
-            .bind(user)
-            .fetch_all(self.conn())
-            .await?)
+        Ok(sqlx::query_as(
+            "SELECT * FROM memberships WHERE user_id = $1 ORDER BY created_ms, org_id",
+        )
+        .bind(user)
+        .fetch_all(self.conn())
+        .await?)
     }
 
     /// Who belongs to an organization, oldest first.
     pub async fn memberships_in(&mut self, org: &OrgId) -> Result<Vec<Membership>> {
-        Ok(sqlx::query_as("SELECT * FROM memberships WHERE org_id = $1 ORDER BY created_ms, user_id")
-            .bind(org)
-            .fetch_all(self.conn())
-            .await?)
+        Ok(sqlx::query_as(
+            "SELECT * FROM memberships WHERE org_id = $1 ORDER BY created_ms, user_id",
+        )
+        .bind(org)
+        .fetch_all(self.conn())
+        .await?)
     }
 
     /// A user's role in an organization.

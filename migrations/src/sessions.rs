@@ -51,11 +51,12 @@ impl Reader {
     /// The unexpired session of a token.
     pub async fn session_by_token_hash(&mut self, token_hash: &str) -> Result<Session> {
         let now = self.now_ms();
-        let row = sqlx::query_as("SELECT * FROM sessions WHERE token_hash = $1 AND expires_ms > $2")
-            .bind(token_hash)
-            .bind(now)
-            .fetch_optional(self.conn())
-            .await?;
+        let row =
+            sqlx::query_as("SELECT * FROM sessions WHERE token_hash = $1 AND expires_ms > $2")
+                .bind(token_hash)
+                .bind(now)
+                .fetch_optional(self.conn())
+                .await?;
         found(row, "session", "(token)")
     }
 

@@ -95,7 +95,9 @@ impl<T> Type<Sqlite> for JsonText<T> {
 impl<'r, T: DeserializeOwned> Decode<'r, Sqlite> for JsonText<T> {
     fn decode(value: SqliteValueRef<'r>) -> Result<Self, BoxDynError> {
         let text = <&str as Decode<Sqlite>>::decode(value)?;
-        Ok(Self(serde_json::from_str(text).map_err(|e| Box::new(e) as Box<dyn Error + Send + Sync>)?))
+        Ok(Self(
+            serde_json::from_str(text).map_err(|e| Box::new(e) as Box<dyn Error + Send + Sync>)?,
+        ))
     }
 }
 

@@ -75,10 +75,12 @@ impl Reader {
 
     /// All tokens of an organization, newest first, expired ones included.
     pub async fn api_tokens(&mut self, org: &OrgId) -> Result<Vec<ApiToken>> {
-        Ok(sqlx::query_as("SELECT * FROM api_tokens WHERE org_id = $1 ORDER BY created_ms DESC, id")
-            .bind(org)
-            .fetch_all(self.conn())
-            .await?)
+        Ok(sqlx::query_as(
+            "SELECT * FROM api_tokens WHERE org_id = $1 ORDER BY created_ms DESC, id",
+        )
+        .bind(org)
+        .fetch_all(self.conn())
+        .await?)
     }
 }
 

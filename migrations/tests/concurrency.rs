@@ -50,3 +50,18 @@ async fn a_dropped_write_changes_nothing_and_does_not_ring() {
     assert!(db.read().await.unwrap().organizations().await.unwrap().is_empty());
     assert_eq!(db.doorbell().await.unwrap(), 0);
 }
+
+#[tokio::test]
+async fn only_its_owner_reads_the_database() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(&dir.path().join("marina.db")).await.unwrap();
+    let mut tx = db.write().await.unwrap();
+    tx.create_organization("o").await.unwrap();
+    tx.commit().await.unwrap();
+    for file in ["marina.db", "marina.db-wal", "marina.db-shm"] {
+        let mode = std::fs::metadata(dir.path().join(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+}

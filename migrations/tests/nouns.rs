@@ -175,12 +175,8 @@ async fn a_deleted_cluster_leaves_only_its_events() {
     };
     tx.record_event(&event).await.unwrap();
     tx.record_event(&NewEvent { kind: "Second".into(), ..event }).await.unwrap();
-    let report = MemberReport {
-        state: MemberState::Ready,
-        message: String::new(),
-        pid: 7,
-        restarts: 1,
-    };
+    let report =
+        MemberReport { state: MemberState::Ready, message: String::new(), pid: 7, restarts: 1 };
     tx.report_member(&member_id, &report).await.unwrap();
     let members = tx.members_of(&demo.id).await.unwrap();
     assert_eq!((members[0].port("peer"), members[0].pid), (Some(20_001), 7));
@@ -255,9 +251,11 @@ async fn nodes_and_hosts_report() {
     };
     let id = tx.create_node(&new).await.unwrap();
     tx.commit().await.unwrap();
-    for (at, phase, ready) in
-        [(2_000, NodePhase::Ready, true), (3_000, NodePhase::Ready, true), (4_000, NodePhase::NotReady, false)]
-    {
+    for (at, phase, ready) in [
+        (2_000, NodePhase::Ready, true),
+        (3_000, NodePhase::Ready, true),
+        (4_000, NodePhase::NotReady, false),
+    ] {
         let mut tx = db.write_at(at).await.unwrap();
         tx.report_node(&id, &NodeReport { phase, ready, message: String::new() }).await.unwrap();
         tx.commit().await.unwrap();
@@ -318,7 +316,10 @@ async fn keys_replay_and_leases_exclude() {
     let mut tx = db.write_at(1_000).await.unwrap();
     assert_eq!(tx.idempotency_key(&acme, "k", "h").await.unwrap(), Replay::New);
     tx.remember_key(&acme, "k", "h", "cluster/1").await.unwrap();
-    assert_eq!(tx.idempotency_key(&acme, "k", "h").await.unwrap(), Replay::Done("cluster/1".into()));
+    assert_eq!(
+        tx.idempotency_key(&acme, "k", "h").await.unwrap(),
+        Replay::Done("cluster/1".into())
+    );
     assert!(matches!(tx.idempotency_key(&acme, "k", "i").await, Err(DbError::Conflict { .. })));
 
     assert!(tx.acquire_lease("controller", "a", 500).await.unwrap());

@@ -36,6 +36,7 @@ impl Service {
         // A group of its own: Ctrl-C in the terminal reaches this program, which stops the services
         // in order.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        end_with_parent(&mut command);
         Self {
             name,
             command,
@@ -117,6 +118,21 @@ impl Service {
         let lines: Vec<_> = lines.into_iter().rev().collect();
         format!("{} ({}):\n  {}", self.name, self.log.display(), lines.join("\n  "))
     }
+}
+
+/// A supervisor that is killed outright takes its services with it: ones left behind would hold the
+/// addresses that the next start needs.
+#[allow(unsafe_code)]
+fn end_with_parent(command: &mut Command) {
+    let ask = || {
+        // SAFETY: prctl with these arguments touches no memory, and is async-signal-safe.
+        match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: the closure makes one system call and allocates nothing before exec.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, ask) };
 }
 
 #[allow(unsafe_code)]

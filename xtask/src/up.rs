@@ -55,6 +55,9 @@ pub fn run(paths: &Paths, args: &Args) -> anyhow::Result<()> {
     let image = prepare(paths, args)?;
     let data = paths.resolve(&args.data_dir);
     fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
+    // Keys, password hashes and every tenant's data: for nobody else on this machine.
+    fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+        .with_context(|| format!("cannot close {} to others", data.display()))?;
     let _lock = lock(&data)?;
     install_signal_handlers();
 

@@ -152,11 +152,7 @@ fn load(dir: &Path) -> anyhow::Result<Base> {
     })
 }
 
-fn make(
-    work: &Path,
-    mirror: Option<&str>,
-    progress: &mut dyn FnMut(&str),
-) -> anyhow::Result<()> {
+fn make(work: &Path, mirror: Option<&str>, progress: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     progress("base system: fetching and installing Debian packages (about a minute, once)");
     let rootfs = work.join("rootfs");
     bootstrap(work, &rootfs, mirror, progress)?;
@@ -195,9 +191,10 @@ fn bootstrap(
         .args(["--mode=root", "--variant=essential", "--architectures=amd64"])
         .arg(format!("--include={}", PACKAGES.join(",")))
         .args(["--aptopt=APT::Install-Recommends \"false\""])
-        .args(["doc", "man", "locale", "info", "lintian"].map(|d| {
-            format!("--dpkgopt=path-exclude=/usr/share/{d}/*")
-        }));
+        .args(
+            ["doc", "man", "locale", "info", "lintian"]
+                .map(|d| format!("--dpkgopt=path-exclude=/usr/share/{d}/*")),
+        );
     for option in host_apt_options() {
         command.arg(format!("--aptopt={option}"));
     }

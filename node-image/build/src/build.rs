@@ -54,8 +54,7 @@ pub fn build(options: &Options, progress: &mut dyn FnMut(&str)) -> anyhow::Resul
     }
     let store = Store::open(&options.cache_dir.join("bake"), progress)?;
     let digests = program_digests(&store, &options.bin_dir)?;
-    let base =
-        base::ensure(&store, options.mirror.as_deref(), options.refresh_base, progress)?;
+    let base = base::ensure(&store, options.mirror.as_deref(), options.refresh_base, progress)?;
     let inputs = digest_of(&base, &digests);
     let name = format!("node-{}", &inputs[..16]);
     let dir = match store.find(&name) {

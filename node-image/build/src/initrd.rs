@@ -134,8 +134,7 @@ fn entry(
     let size = u32::try_from(bytes.len()).context("a file of the initrd is over 4 GiB")?;
     let links = if mode & 0o040_000 != 0 && mode & 0o100_000 == 0 { 2 } else { 1 };
     let time = u32::try_from(crate::SOURCE_DATE_EPOCH).context("the fixed time fits 32 bits")?;
-    let fields =
-        [inode, mode, 0, 0, links, time, size, 0, 0, 0, 0, name.len() as u32 + 1, 0];
+    let fields = [inode, mode, 0, 0, links, time, size, 0, 0, 0, 0, name.len() as u32 + 1, 0];
     write!(out, "070701")?;
     for field in fields {
         write!(out, "{field:08X}")?;
@@ -167,8 +166,7 @@ mod tests {
         std::fs::write(dir.path().join("modules.builtin"), "kernel/fs/ext4/ext4.ko\n").unwrap();
         let order =
             load_order(dir.path(), &["virtio-net", "ext4", "virtio_blk", "net_failover"]).unwrap();
-        let names: Vec<String> =
-            order.iter().map(|p| module_name(&p.to_string_lossy())).collect();
+        let names: Vec<String> = order.iter().map(|p| module_name(&p.to_string_lossy())).collect();
         assert_eq!(names, ["failover", "net_failover", "virtio_net", "virtio_blk"]);
         let error = load_order(dir.path(), &["nvme"]).unwrap_err();
         assert_eq!(error.to_string(), "the kernel has no module nvme");

@@ -21,11 +21,7 @@ const NAMESPACE: &str = "k8s.io";
 ///
 /// # Errors
 /// containerd does not start or refuses an archive; its log is in the error.
-pub fn import(
-    rootfs: &Path,
-    archives: &[(&str, PathBuf)],
-    target: &Path,
-) -> anyhow::Result<()> {
+pub fn import(rootfs: &Path, archives: &[(&str, PathBuf)], target: &Path) -> anyhow::Result<()> {
     // Unix socket paths end at 107 bytes, and the cache may be deep.
     let run_dir = tempfile::Builder::new().prefix("marina-bake-").tempdir_in("/tmp")?;
     let daemon = Daemon::start(rootfs, run_dir.path(), target)?;
@@ -127,7 +123,8 @@ impl<'a> Daemon<'a> {
 
     fn terminate(&self) -> anyhow::Result<()> {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id())?);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).context("stopping containerd")
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)
+            .context("stopping containerd")
     }
 }
 

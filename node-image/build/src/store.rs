@@ -91,9 +91,9 @@ impl Store {
             .unwrap_or_default();
         let mut found = BTreeMap::new();
         for file in files {
-            let meta =
-                fs::metadata(file).with_context(|| format!("reading {}", file.display()))?;
-            let modified_ns = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
+            let meta = fs::metadata(file).with_context(|| format!("reading {}", file.display()))?;
+            let modified_ns =
+                i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
             let known = stamps.get(file).filter(|s| {
                 s.size == meta.len() && s.modified_ns == modified_ns && s.inode == meta.ino()
             });

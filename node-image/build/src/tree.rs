@@ -57,7 +57,8 @@ pub fn make(base: &Base, programs: &Path, images: &Path, target: &Path) -> anyho
     let bin = target.join("usr/local/bin");
     fs::create_dir_all(&bin)?;
     for program in PROGRAMS {
-        let bytes = fs::read(programs.join(program)).with_context(|| format!("reading {program}"))?;
+        let bytes =
+            fs::read(programs.join(program)).with_context(|| format!("reading {program}"))?;
         install(&bin.join(program), &bytes, 0o755)?;
     }
     // Debian has the plugins in a directory of its own; other distributions' charts look here.

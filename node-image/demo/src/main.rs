@@ -44,11 +44,7 @@ impl Identity {
     }
 }
 
-fn respond(
-    me: &Identity,
-    request: &Request<Incoming>,
-    peer: SocketAddr,
-) -> Response<Full<Bytes>> {
+fn respond(me: &Identity, request: &Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
     let target = request.uri().path_and_query().map_or("/", |p| p.as_str());
     let body = match request.uri().path() {
         "/healthz" => "ok\n".to_owned(),
@@ -83,7 +79,8 @@ async fn connection(
         async move { Ok::<_, Infallible>(response) }
     });
     let builder = auto::Builder::new(TokioExecutor::new());
-    let served = watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
+    let served =
+        watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
     // A client that goes away in the middle is no event worth a line.
     let _ = served.await;
 }

@@ -31,9 +31,9 @@ impl Console {
     pub fn elapsed(&self) -> Duration {
         match self.origin {
             Origin::Process(start) => start.elapsed(),
-            Origin::Boot => clock_gettime(ClockId::CLOCK_BOOTTIME)
-                .map(Duration::from)
-                .unwrap_or_default(),
+            Origin::Boot => {
+                clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
+            }
         }
     }
 

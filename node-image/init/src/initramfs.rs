@@ -52,9 +52,8 @@ fn load_modules() -> anyhow::Result<()> {
         // SAFETY: the descriptor is open for the whole call, the parameters are a valid C string,
         // and the kernel keeps neither.
         #[allow(unsafe_code)]
-        let result = unsafe {
-            libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0)
-        };
+        let result =
+            unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) };
         let error = std::io::Error::last_os_error();
         // No such device: this machine has none of what the module drives.
         let absent = matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENODEV));

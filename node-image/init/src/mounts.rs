@@ -166,7 +166,11 @@ mod tests {
         let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
         assert_eq!(
             version_1(own),
-            [pair("systemd", "name=systemd"), pair("pids", "pids"), pair("cpu,cpuacct", "cpu,cpuacct")]
+            [
+                pair("systemd", "name=systemd"),
+                pair("pids", "pids"),
+                pair("cpu,cpuacct", "cpu,cpuacct")
+            ]
         );
         assert!(version_1("0::/\n").is_empty());
     }

@@ -80,9 +80,10 @@ impl Supervisor {
     /// A process has ended. Returns the service whose process it was and the pause before its next
     /// start; none for an orphan of a container.
     pub fn ended(&mut self, ended: u32, now: Duration) -> Option<(usize, Duration)> {
-        let index = self.services.iter().position(
-            |(state, _)| matches!(state, State::Running { pid, .. } if *pid == ended),
-        )?;
+        let index = self
+            .services
+            .iter()
+            .position(|(state, _)| matches!(state, State::Running { pid, .. } if *pid == ended))?;
         if let State::Running { since, .. } = self.services[index].0
             && now.saturating_sub(since) >= HEALTHY
         {

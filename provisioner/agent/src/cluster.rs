@@ -3,7 +3,11 @@
 //! Everything converges from the desired state; when that is absent, everything is removed, the
 //! directory last, so that an interrupted removal goes on after a restart.
 
-use std::{collections::BTreeMap, sync::Arc, time::{Duration, Instant}};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use provisioner_api::pb;
@@ -99,7 +103,11 @@ impl ClusterTask {
             };
             let message = result.as_ref().err().map(|e| format!("{e:#}")).unwrap_or_default();
             if !message.is_empty() {
-                tracing::warn!(cluster.id = self.id, message, "cluster cannot be brought about yet");
+                tracing::warn!(
+                    cluster.id = self.id,
+                    message,
+                    "cluster cannot be brought about yet"
+                );
             }
             let removing = cluster.is_none();
             self.board.cluster(&self.id, |state| {
@@ -180,10 +188,7 @@ impl ClusterTask {
         }
         let Some(running) = &mut self.vpc else { return Ok(()) };
         let prefix_len = ranges.vpc.prefix_len();
-        running
-            .listeners
-            .converge(&self.id, prefix_len, &vpc.listeners, &running.sockets)
-            .await
+        running.listeners.converge(&self.id, prefix_len, &vpc.listeners, &running.sockets).await
     }
 
     fn converge_tenant(
@@ -232,11 +237,8 @@ impl ClusterTask {
         self.tenant = None;
         let root = self.config.clusters_dir().join(&self.id);
         if root.exists() {
-            let dir = ClusterDir::ensure(
-                &self.config.clusters_dir(),
-                &self.id,
-                self.config.first_uid,
-            )?;
+            let dir =
+                ClusterDir::ensure(&self.config.clusters_dir(), &self.id, self.config.first_uid)?;
             self.remove_members(&dir).await;
         }
         loop {

@@ -118,9 +118,9 @@ fn drivers(flags: &[String]) -> anyhow::Result<Vec<(String, PathBuf)>> {
 }
 
 fn port_range(text: &str) -> anyhow::Result<(u16, u16)> {
-    let parsed = text.split_once('-').and_then(|(first, last)| {
-        Some((first.parse::<u16>().ok()?, last.parse::<u16>().ok()?))
-    });
+    let parsed = text
+        .split_once('-')
+        .and_then(|(first, last)| Some((first.parse::<u16>().ok()?, last.parse::<u16>().ok()?)));
     match parsed {
         Some((first, last)) if first > 0 && first <= last => Ok((first, last)),
         _ => bail!("--port-range {text:?}: not FIRST-LAST with 1 to 65535"),

@@ -46,9 +46,8 @@ impl Tls {
     /// Accepts any server: for health checks on the loopback, where only the status counts.
     pub fn unverified(client: Option<(&str, &str)>) -> anyhow::Result<Self> {
         let provider = Arc::new(ring::default_provider());
-        let builder = builder()?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyServer(provider)));
+        let builder =
+            builder()?.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider)));
         let config = match client {
             Some((cert, key_pem)) => builder.with_client_auth_cert(certs(cert)?, key(key_pem)?)?,
             None => builder.with_no_client_auth(),
@@ -62,8 +61,7 @@ impl Tls {
     }
 }
 
-fn builder()
--> anyhow::Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>> {
+fn builder() -> anyhow::Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>> {
     let provider = Arc::new(ring::default_provider());
     Ok(ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?)
 }
@@ -84,9 +82,10 @@ pub async fn send(
     tls: Option<&Tls>,
     request: Request<Full<Bytes>>,
 ) -> anyhow::Result<Response<Incoming>> {
-    let tcp = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((Ipv4Addr::LOCALHOST, port)))
-        .await
-        .context("connecting took too long")??;
+    let tcp =
+        tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((Ipv4Addr::LOCALHOST, port)))
+            .await
+            .context("connecting took too long")??;
     tcp.set_nodelay(true)?;
     match tls {
         None => exchange(TokioIo::new(tcp), request).await,

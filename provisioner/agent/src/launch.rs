@@ -26,7 +26,9 @@ use nix::{
 };
 use provisioner_api::paths;
 
-use crate::process::{Jail, LOCK, LaunchSpec, RECORD, RunRecord, open_log, start_time, whole_file_lock};
+use crate::process::{
+    Jail, LOCK, LaunchSpec, RECORD, RunRecord, open_log, start_time, whole_file_lock,
+};
 
 /// Exit code when the process runs already.
 pub const EXIT_RUNS_ALREADY: i32 = 75;

@@ -217,12 +217,8 @@ impl Clusters {
     }
 
     fn start(&mut self, id: &str, cluster: Option<Arc<pb::Cluster>>) {
-        let task = ClusterTask::new(
-            Arc::clone(&self.config),
-            self.board.clone(),
-            self.table.clone(),
-            id,
-        );
+        let task =
+            ClusterTask::new(Arc::clone(&self.config), self.board.clone(), self.table.clone(), id);
         let (sender, receiver) = watch::channel(cluster);
         let task = tokio::spawn(task.run(receiver));
         self.running.insert(id.to_owned(), (sender, task));

@@ -13,7 +13,11 @@ use tonic::{
     transport::{Certificate, Identity, Server, ServerTlsConfig},
 };
 
-use crate::{board::Board, config::AgentConfig, desired::{DesiredStore, Refused}};
+use crate::{
+    board::Board,
+    config::AgentConfig,
+    desired::{DesiredStore, Refused},
+};
 
 /// A report is sent at least this often, so that both sides notice a dead connection.
 const HEARTBEAT: Duration = Duration::from_secs(3);
@@ -71,9 +75,8 @@ pub async fn serve(
     service: AgentService,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let read = |path: &Path| {
-        std::fs::read(path).with_context(|| format!("reading {}", path.display()))
-    };
+    let read =
+        |path: &Path| std::fs::read(path).with_context(|| format!("reading {}", path.display()));
     let identity = Identity::from_pem(read(&config.tls_cert_file)?, read(&config.tls_key_file)?);
     let tls = ServerTlsConfig::new()
         .identity(identity)

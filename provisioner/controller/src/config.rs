@@ -49,7 +49,9 @@ impl ControllerConfig {
         {
             let label = |part: &str| {
                 !part.is_empty()
-                    && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+                    && part
+                        .bytes()
+                        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             };
             if !domain.split('.').all(label) {
                 bail!("{flag} {domain:?}: not a lower-case domain name");

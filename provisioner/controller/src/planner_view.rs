@@ -65,11 +65,7 @@ fn group_intent(group: &NodeGroup) -> plan::GroupIntent {
 
 fn size(vcpus: i64, memory_mib: i64, disk_gib: i64) -> plan::Size {
     let number = |number: i64| u64::try_from(number).unwrap_or(0);
-    plan::Size {
-        vcpus: number(vcpus),
-        memory_mib: number(memory_mib),
-        disk_gib: number(disk_gib),
-    }
+    plan::Size { vcpus: number(vcpus), memory_mib: number(memory_mib), disk_gib: number(disk_gib) }
 }
 
 /// What is seen.

@@ -49,14 +49,8 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> anyho
     let agents = Agents::new(config.tls.clone(), Arc::clone(&rung));
     tracing::info!(name = config.name, database = %config.database.display(),
         "controller is ready");
-    let mut controller = Controller {
-        config,
-        db: db.clone(),
-        agents,
-        renewed: None,
-        pruned: None,
-        leading: false,
-    };
+    let mut controller =
+        Controller { config, db: db.clone(), agents, renewed: None, pruned: None, leading: false };
     let mut bell = 0;
     loop {
         match controller.pass().await {
@@ -163,11 +157,8 @@ impl Controller {
             return Ok(false);
         }
         let mut tx = self.write().await?;
-        let executor = Executor {
-            region,
-            sealer: &self.config.sealer,
-            settings: &self.config.settings,
-        };
+        let executor =
+            Executor { region, sealer: &self.config.sealer, settings: &self.config.settings };
         for action in &actions {
             tracing::debug!(?action, "executing");
             executor
@@ -198,8 +189,11 @@ impl Controller {
         for host in &region.hosts {
             match host_desired(region, &self.config.settings, host) {
                 Ok(desired) => self.agents.give(host.id.as_str(), desired),
-                Err(error) => tracing::error!(host = host.name, error = format!("{error:#}"),
-                    "the host's desired state cannot be made"),
+                Err(error) => tracing::error!(
+                    host = host.name,
+                    error = format!("{error:#}"),
+                    "the host's desired state cannot be made"
+                ),
             }
         }
     }

@@ -140,13 +140,10 @@ fn node_report(node: &Node, state: &pb::ClusterState) -> Option<NodeReport> {
         },
         _ => worker.map(|worker| worker.message.clone()).unwrap_or_default(),
     };
-    let report = NodeReport {
-        phase: to_db(phase),
-        ready: phase == plan::NodePhase::Ready,
-        message,
-    };
-    let same = (node.phase, node.ready, &node.message)
-        == (report.phase, report.ready, &report.message);
+    let report =
+        NodeReport { phase: to_db(phase), ready: phase == plan::NodePhase::Ready, message };
+    let same =
+        (node.phase, node.ready, &node.message) == (report.phase, report.ready, &report.message);
     (!same).then_some(report)
 }
 

@@ -40,7 +40,8 @@ pub fn parse(bytes: &[u8]) -> Hello {
     if header[0] != CLIENT_HELLO {
         return Hello::Malformed;
     }
-    let length = usize::from(header[1]) << 16 | usize::from(header[2]) << 8 | usize::from(header[3]);
+    let length =
+        usize::from(header[1]) << 16 | usize::from(header[2]) << 8 | usize::from(header[3]);
     if length > MAX_HELLO_BYTES {
         return Hello::Malformed;
     }

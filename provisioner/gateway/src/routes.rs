@@ -105,11 +105,8 @@ mod tests {
     fn replicas_take_turns_and_one_that_refused_comes_last() {
         let addr = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let routes = Routes::default();
-        let route = Route {
-            server_name: "a".into(),
-            replicas: vec![addr(1), addr(2)],
-            max_connections: 1,
-        };
+        let route =
+            Route { server_name: "a".into(), replicas: vec![addr(1), addr(2)], max_connections: 1 };
         routes.set(vec![route.clone()]);
         let target = routes.find("a").unwrap();
         assert_eq!(target.order(), [addr(1), addr(2)]);

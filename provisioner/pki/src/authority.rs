@@ -127,8 +127,7 @@ impl Authority {
 
     /// Issues a leaf with a new key.
     pub fn issue(&self, leaf: &Leaf<'_>, now_unix: i64) -> Result<Issued, PkiError> {
-        let generate =
-            |source| PkiError::Generate { subject: leaf.common_name.to_owned(), source };
+        let generate = |source| PkiError::Generate { subject: leaf.common_name.to_owned(), source };
         let mut params = validity(leaf.common_name, now_unix, leaf.valid_secs)?;
         params.distinguished_name = name(leaf.common_name, leaf.organization);
         params.is_ca = IsCa::ExplicitNoCa;
@@ -163,17 +162,13 @@ pub fn signing_key(subject: &str) -> Result<(String, String), PkiError> {
 
 /// When a certificate ends, Unix seconds.
 pub fn not_after_unix(cert_pem: &str) -> Result<i64, PkiError> {
-    let (_, pem) = x509_parser::pem::parse_x509_pem(cert_pem.as_bytes())
-        .map_err(|_| PkiError::Unreadable)?;
+    let (_, pem) =
+        x509_parser::pem::parse_x509_pem(cert_pem.as_bytes()).map_err(|_| PkiError::Unreadable)?;
     let cert = pem.parse_x509().map_err(|_| PkiError::Unreadable)?;
     Ok(cert.validity().not_after.timestamp())
 }
 
-fn validity(
-    subject: &str,
-    now_unix: i64,
-    valid_secs: i64,
-) -> Result<CertificateParams, PkiError> {
+fn validity(subject: &str, now_unix: i64, valid_secs: i64) -> Result<CertificateParams, PkiError> {
     let lifetime = || PkiError::Lifetime { subject: subject.to_owned(), valid_secs };
     let now = OffsetDateTime::from_unix_timestamp(now_unix).map_err(|_| lifetime())?;
     let end = now.checked_add(Duration::seconds(valid_secs)).ok_or_else(lifetime)?;

@@ -72,12 +72,8 @@ pub fn api_server(
     put(&mut files, "apiserver", &pki.cluster.issue(&server, now_unix)?);
     let etcd_client = client(&pki.etcd, "kube-apiserver-etcd-client", None, now_unix)?;
     put(&mut files, "etcd-client", &etcd_client);
-    let kubelet_client = client(
-        &pki.cluster,
-        "kube-apiserver-kubelet-client",
-        Some(ADMIN_GROUP),
-        now_unix,
-    )?;
+    let kubelet_client =
+        client(&pki.cluster, "kube-apiserver-kubelet-client", Some(ADMIN_GROUP), now_unix)?;
     put(&mut files, "kubelet-client", &kubelet_client);
     files.insert("ca.crt".to_owned(), pki.cluster.cert_pem.clone());
     files.insert("etcd-ca.crt".to_owned(), pki.etcd.cert_pem.clone());
@@ -105,12 +101,7 @@ pub fn scheduler(pki: &ClusterPki, server: &str, now_unix: i64) -> Result<Files,
     component(pki, "system:kube-scheduler", server, now_unix)
 }
 
-fn component(
-    pki: &ClusterPki,
-    user: &str,
-    server: &str,
-    now_unix: i64,
-) -> Result<Files, PkiError> {
+fn component(pki: &ClusterPki, user: &str, server: &str, now_unix: i64) -> Result<Files, PkiError> {
     let issued = client(&pki.cluster, user, None, now_unix)?;
     let config = Kubeconfig {
         cluster: "marina",

@@ -79,9 +79,10 @@ fn replace_broken(
     live: &mut Vec<&NodeSeen>,
     actions: &mut Vec<Action>,
 ) {
-    let api = seen.members.iter().any(|m| {
-        m.kind == MemberKind::ApiServer && m.state == MemberState::Ready
-    });
+    let api = seen
+        .members
+        .iter()
+        .any(|m| m.kind == MemberKind::ApiServer && m.state == MemberState::Ready);
     // One at a time: when many are NotReady, the cause is rarely the workers.
     let mut slow_ones = usize::from(nodes.iter().any(|n| n.deleting));
     live.retain(|node| {

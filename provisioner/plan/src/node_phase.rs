@@ -75,11 +75,9 @@ pub fn phase_event(
         (_, NodePhase::Exited) => {
             ("NodeExited", Severity::Warning, format!("Worker {node} exited{because}"))
         }
-        (_, NodePhase::Failed) => (
-            "NodeFailed",
-            Severity::Warning,
-            format!("Worker {node} cannot be made{because}"),
-        ),
+        (_, NodePhase::Failed) => {
+            ("NodeFailed", Severity::Warning, format!("Worker {node} cannot be made{because}"))
+        }
         _ => return None,
     };
     let (cluster, subject) = (cluster.to_owned(), format!("node/{node}"));

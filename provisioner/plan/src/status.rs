@@ -223,20 +223,12 @@ fn steps(
     let placement =
         Progress { begun: true, done: placed, message: blocked.unwrap_or_default().to_owned() };
     let certificates = Progress { begun: placed, done: certified, message: String::new() };
-    let vpc = Progress {
-        begun: placed,
-        done: seen.vpc_ready,
-        message: seen.vpc_message.clone(),
-    };
+    let vpc = Progress { begun: placed, done: seen.vpc_ready, message: seen.vpc_message.clone() };
     let etcd = members(cluster, seen, &[MemberKind::Etcd]);
     let api = members(cluster, seen, &[MemberKind::ApiServer]);
-    let rest =
-        members(cluster, seen, &[MemberKind::ControllerManager, MemberKind::Scheduler]);
-    let addons = Progress {
-        begun: api.done,
-        done: seen.addons_done,
-        message: seen.addons_message.clone(),
-    };
+    let rest = members(cluster, seen, &[MemberKind::ControllerManager, MemberKind::Scheduler]);
+    let addons =
+        Progress { begun: api.done, done: seen.addons_done, message: seen.addons_message.clone() };
     let table = [
         ("placement", "Choose a host", placement),
         ("certificates", "Issue certificates", certificates),
@@ -288,9 +280,7 @@ fn members(cluster: &ClusterIntent, seen: &ClusterSeen, kinds: &[MemberKind]) ->
     Progress {
         begun: of_kinds.iter().any(|m| m.started),
         done: ready == expected,
-        message: failed
-            .map(|m| format!("{}: {}", m.kind.as_str(), m.message))
-            .unwrap_or_default(),
+        message: failed.map(|m| format!("{}: {}", m.kind.as_str(), m.message)).unwrap_or_default(),
     }
 }
 

@@ -98,8 +98,12 @@ impl Supervisor {
                 }
                 Err(error) => {
                     self.report(&member, MemberPhase::Failed, format!("{error:#}"), 0, restarts);
-                    tracing::warn!(cluster.id = self.cluster, member = self.name,
-                        error = format!("{error:#}"), "member cannot be started");
+                    tracing::warn!(
+                        cluster.id = self.cluster,
+                        member = self.name,
+                        error = format!("{error:#}"),
+                        "member cannot be started"
+                    );
                     Turn::WantedChanged
                 }
             };
@@ -111,7 +115,12 @@ impl Supervisor {
                     }
                     _ => how.to_string(),
                 };
-                tracing::warn!(cluster.id = self.cluster, member = self.name, message, "member ended");
+                tracing::warn!(
+                    cluster.id = self.cluster,
+                    member = self.name,
+                    message,
+                    "member ended"
+                );
                 restarts += 1;
                 self.report(&member, MemberPhase::Failed, message, 0, restarts);
             }
@@ -129,18 +138,30 @@ impl Supervisor {
         let base = self.dir.member(&self.name);
         if let Some(running) = process::find(&base)? {
             if running.hash == setup::hash(member) {
-                tracing::info!(cluster.id = self.cluster, member = self.name, pid = running.pid,
-                    "member adopted");
+                tracing::info!(
+                    cluster.id = self.cluster,
+                    member = self.name,
+                    pid = running.pid,
+                    "member adopted"
+                );
                 return Ok((running, true));
             }
-            tracing::info!(cluster.id = self.cluster, member = self.name, pid = running.pid,
-                "member is restarted with a new specification");
+            tracing::info!(
+                cluster.id = self.cluster,
+                member = self.name,
+                pid = running.pid,
+                "member is restarted with a new specification"
+            );
             end(&running, false).await;
         }
         let spec = setup::prepare(&self.config, &self.cluster, &self.dir, member)?;
         let running = process::start(&self.config.launcher, &spec)?;
-        tracing::info!(cluster.id = self.cluster, member = self.name, pid = running.pid,
-            "member started");
+        tracing::info!(
+            cluster.id = self.cluster,
+            member = self.name,
+            pid = running.pid,
+            "member started"
+        );
         Ok((running, false))
     }
 
@@ -221,8 +242,12 @@ impl Supervisor {
             match self.try_remove(at_once).await {
                 Ok(true) => break,
                 Ok(false) => {}
-                Err(error) => tracing::warn!(cluster.id = self.cluster, member = self.name,
-                    error = format!("{error:#}"), "member cannot be removed yet"),
+                Err(error) => tracing::warn!(
+                    cluster.id = self.cluster,
+                    member = self.name,
+                    error = format!("{error:#}"),
+                    "member cannot be removed yet"
+                ),
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

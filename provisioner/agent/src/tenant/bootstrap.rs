@@ -82,10 +82,8 @@ async fn apply(
     client: &TenantClient,
     bootstrap: &pb::Bootstrap,
 ) -> anyhow::Result<()> {
-    let settings = Settings {
-        dns_ip: bootstrap.dns_ip.clone(),
-        dns_domain: bootstrap.dns_domain.clone(),
-    };
+    let settings =
+        Settings { dns_ip: bootstrap.dns_ip.clone(), dns_domain: bootstrap.dns_domain.clone() };
     for token in &bootstrap.tokens {
         ensure_token(client, token).await.context("bootstrap token")?;
     }
@@ -149,10 +147,7 @@ fn expiration(secret: &Value) -> Option<jiff::Timestamp> {
 }
 
 /// A node that has joined, or is gone, needs its token no more.
-async fn remove_old_tokens(
-    client: &TenantClient,
-    bootstrap: &pb::Bootstrap,
-) -> anyhow::Result<()> {
+async fn remove_old_tokens(client: &TenantClient, bootstrap: &pb::Bootstrap) -> anyhow::Result<()> {
     let wanted: BTreeSet<String> =
         bootstrap.tokens.iter().map(|token| objects::token_name(&token.id)).collect();
     let path = format!("{SECRETS}?labelSelector={TOKEN_LABEL}");
@@ -178,7 +173,11 @@ async fn remove_stale_nodes(
         let name = node["metadata"]["name"].as_str().unwrap_or_default();
         let ours = node["spec"]["providerID"].as_str().is_some_and(|id| id.starts_with(&prefix));
         if ours && !bootstrap.node_names.iter().any(|wanted| wanted == name) {
-            tracing::info!(cluster.id = cluster, node = name, "removing a Node whose worker is gone");
+            tracing::info!(
+                cluster.id = cluster,
+                node = name,
+                "removing a Node whose worker is gone"
+            );
             delete(client, &format!("/api/v1/nodes/{name}")).await?;
         }
     }

@@ -11,7 +11,10 @@ use provisioner_api::pb;
 use serde_json::Value;
 
 use super::client::TenantClient;
-use crate::{board::Board, vpc::{namespace, range::Ranges}};
+use crate::{
+    board::Board,
+    vpc::{namespace, range::Ranges},
+};
 
 const RETRY: Duration = Duration::from_millis(500);
 /// Longest event line that is read.
@@ -24,8 +27,11 @@ pub async fn watch(cluster: String, client: Arc<TenantClient>, ranges: Ranges, b
     let mut view = View { cluster, ranges, board, nodes: BTreeMap::new(), routes: BTreeMap::new() };
     loop {
         if let Err(error) = view.list_and_watch(&client).await {
-            tracing::debug!(cluster.id = view.cluster, error = format!("{error:#}"),
-                "cannot watch Nodes");
+            tracing::debug!(
+                cluster.id = view.cluster,
+                error = format!("{error:#}"),
+                "cannot watch Nodes"
+            );
         }
         tokio::time::sleep(RETRY).await;
     }
@@ -94,8 +100,11 @@ impl View {
         let state = state_of(node);
         self.nodes.insert(state.name.clone(), state);
         if let Err(error) = self.route(node).await {
-            tracing::warn!(cluster.id = self.cluster, error = format!("{error:#}"),
-                "pod network cannot be routed");
+            tracing::warn!(
+                cluster.id = self.cluster,
+                error = format!("{error:#}"),
+                "pod network cannot be routed"
+            );
         }
     }
 

@@ -225,11 +225,11 @@ mod tests {
 
     #[test]
     fn every_object_belongs_to_its_collection() {
-        let settings =
-            Settings { dns_ip: "10.96.0.10".into(), dns_domain: "cluster.local".into() };
+        let settings = Settings { dns_ip: "10.96.0.10".into(), dns_domain: "cluster.local".into() };
         for object in objects(&settings) {
             let version = object.value["apiVersion"].as_str().unwrap();
-            let prefix = if version == "v1" { "/api/v1".into() } else { format!("/apis/{version}") };
+            let prefix =
+                if version == "v1" { "/api/v1".into() } else { format!("/apis/{version}") };
             assert!(object.collection.starts_with(&prefix), "{}", object.collection);
             let plural = object.value["kind"].as_str().unwrap().to_lowercase() + "s";
             assert!(object.collection.ends_with(&plural), "{}", object.collection);

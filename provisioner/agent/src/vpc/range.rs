@@ -34,8 +34,7 @@ impl Ranges {
 
     /// True for addresses of workers.
     pub fn is_worker(&self, ip: Ipv4Addr) -> bool {
-        self.vpc.contains(&ip)
-            && u32::from(ip) - u32::from(self.vpc.network()) >= GATEWAY_ADDRESSES
+        self.vpc.contains(&ip) && u32::from(ip) - u32::from(self.vpc.network()) >= GATEWAY_ADDRESSES
     }
 
     /// True for what an API server may dial: workers, pods and Services, never a gateway address

@@ -91,11 +91,7 @@ pub async fn end(config: &AgentConfig, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn obtain(
-    config: &AgentConfig,
-    dir: &DriverDir,
-    program: &Path,
-) -> anyhow::Result<Running> {
+async fn obtain(config: &AgentConfig, dir: &DriverDir, program: &Path) -> anyhow::Result<Running> {
     let meta = std::fs::metadata(program)
         .with_context(|| format!("driver executable {}", program.display()))?;
     std::fs::create_dir_all(dir.state())?;

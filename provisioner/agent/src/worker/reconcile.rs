@@ -104,11 +104,7 @@ impl Reconciler {
     }
 
     /// Returns when a cluster that waits for its VPC has it.
-    async fn vpc_became_ready(
-        &self,
-        desired: &pb::HostDesired,
-        board: &mut watch::Receiver<u64>,
-    ) {
+    async fn vpc_became_ready(&self, desired: &pb::HostDesired, board: &mut watch::Receiver<u64>) {
         let waiting: Vec<&str> = desired
             .clusters
             .iter()
@@ -141,7 +137,9 @@ impl Reconciler {
                 let answer = answer.into_inner();
                 (answer.usable, answer.message)
             }
-            Ok(Err(status)) => (false, format!("The driver does not answer: {}.", status.message())),
+            Ok(Err(status)) => {
+                (false, format!("The driver does not answer: {}.", status.message()))
+            }
             Err(_) => (false, "The driver does not answer.".to_owned()),
         };
         self.probe_at = Instant::now() + if usable { PROBE_EVERY } else { PROBE_AGAIN };

@@ -65,12 +65,11 @@ fn incoming(
 pub fn connect(socket: &Path) -> WorkerDriverClient<Channel> {
     let path = socket.to_path_buf();
     // The address is never resolved: the connector below ignores it.
-    let channel =
-        Endpoint::from_static("http://driver.invalid").connect_with_connector_lazy(
-            tower::service_fn(move |_: Uri| {
-                let path = path.clone();
-                async move { UnixStream::connect(path).await.map(TokioIo::new) }
-            }),
-        );
+    let channel = Endpoint::from_static("http://driver.invalid").connect_with_connector_lazy(
+        tower::service_fn(move |_: Uri| {
+            let path = path.clone();
+            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        }),
+    );
     WorkerDriverClient::new(channel)
 }

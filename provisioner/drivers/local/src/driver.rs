@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -78,10 +78,7 @@ impl WorkerDriver for LocalDriver {
             let message = format!("worker {} belongs to another cluster", spec.worker_id);
             return Err(Status::already_exists(message));
         }
-        self.blocking(move |inner| {
-            Ok(EnsureResponse { status: Some(inner.ensure(&spec)?) })
-        })
-        .await
+        self.blocking(move |inner| Ok(EnsureResponse { status: Some(inner.ensure(&spec)?) })).await
     }
 
     async fn delete(
@@ -177,6 +174,20 @@ impl Inner {
         fs::remove_dir_all(&dir).with_context(|| format!("removing {}", dir.display()))
     }
 
+    /// The status of a worker that a call may be busy with: between its record and its keeper a
+    /// new worker looks as if it had not been started.
+    fn listed(&self, worker: &Worker) -> anyhow::Result<WorkerStatus> {
+        // Asked before the status is read, or a start that ends in between would look failed.
+        let turn = self.turn_of(&worker.record.worker_id);
+        let busy = matches!(turn.try_lock(), Err(TryLockError::WouldBlock));
+        let mut status = self.status(worker)?;
+        if busy && status.phase() == Phase::Failed {
+            status.phase = Phase::Booting.into();
+            status.message = "being started".into();
+        }
+        Ok(status)
+    }
+
     fn list(&self) -> anyhow::Result<Vec<WorkerStatus>> {
         let entries = match fs::read_dir(&self.state_dir) {
             Ok(entries) => entries,
@@ -186,7 +197,7 @@ impl Inner {
         let mut found: Vec<WorkerStatus> = entries
             .flatten()
             .filter_map(|entry| Worker::load(&entry.path()).ok())
-            .map(|worker| self.status(&worker))
+            .map(|worker| self.listed(&worker))
             .collect::<anyhow::Result<_>>()?;
         found.sort_by(|a, b| a.worker_id.cmp(&b.worker_id));
         Ok(found)
@@ -229,4 +240,3 @@ fn disk_free_gib(dir: &Path) -> Option<u64> {
     let stat = nix::sys::statvfs::statvfs(dir).ok()?;
     Some((u128::from(stat.blocks_available()) * u128::from(stat.fragment_size()) >> 30) as u64)
 }
-

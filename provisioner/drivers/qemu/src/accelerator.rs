@@ -139,12 +139,12 @@ fn emulation() -> Accelerator {
 fn usable_device() -> Result<(), String> {
     match File::options().read(true).write(true).open("/dev/kvm") {
         Ok(_) => Ok(()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(
-            "this host has no /dev/kvm (enable virtualisation in the firmware, or nested \
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Err("this host has no /dev/kvm (enable virtualisation in the firmware, or nested \
              virtualisation if it is itself a virtual machine); workers are emulated, which is \
              several times slower"
-                .into(),
-        ),
+                .into())
+        }
         Err(e) => Err(format!("/dev/kvm cannot be opened: {e}; workers are emulated")),
     }
 }

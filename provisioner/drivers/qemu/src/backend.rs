@@ -113,7 +113,9 @@ fn problem() -> Option<String> {
         [(EMULATOR, "qemu-system-x86"), ("qemu-img", "qemu-utils"), ("ip", "iproute2")]
     {
         if Command::new(program).arg("-V").stdin(Stdio::null()).output().is_err() {
-            return Some(format!("the program {program} is missing: install the package {package}"));
+            return Some(format!(
+                "the program {program} is missing: install the package {package}"
+            ));
         }
     }
     if !std::path::Path::new("/dev/net/tun").exists() {

@@ -138,8 +138,18 @@ fn connect(worker: &Worker, child: &mut Child) -> anyhow::Result<()> {
     link::ip(
         netns,
         &[
-            "link", "add", &name, "type", "veth", "peer", "name", CARD, "address", &record.mac,
-            "netns", &pid,
+            "link",
+            "add",
+            &name,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            CARD,
+            "address",
+            &record.mac,
+            "netns",
+            &pid,
         ],
     )?;
     link::ip(netns, &["link", "set", "dev", &name, "master", &record.bridge, "up"])?;

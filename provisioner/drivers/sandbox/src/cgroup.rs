@@ -134,7 +134,8 @@ fn remove_tree(dir: &Path) -> std::io::Result<()> {
 fn inherit(parent: &Path, dir: &Path, file: &str) -> anyhow::Result<()> {
     let path = dir.join(file);
     if path.exists() {
-        let value = fs::read_to_string(parent.join(file)).with_context(|| format!("reading {file}"))?;
+        let value =
+            fs::read_to_string(parent.join(file)).with_context(|| format!("reading {file}"))?;
         fs::write(&path, value.trim()).with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())

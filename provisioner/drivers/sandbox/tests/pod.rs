@@ -139,16 +139,20 @@ async fn a_pod_runs_on_the_baked_image() {
 
     // Limits are in force in the worker's own part of the hierarchy.
     let limit = format!("marina-worker-{id}/kubepods/burstable/podu1/{web}");
-    let old = std::fs::read_to_string(format!("/sys/fs/cgroup/memory/{limit}/memory.limit_in_bytes"));
-    let limit = old.or_else(|_| std::fs::read_to_string(format!("/sys/fs/cgroup/{limit}/memory.max")));
+    let old =
+        std::fs::read_to_string(format!("/sys/fs/cgroup/memory/{limit}/memory.limit_in_bytes"));
+    let limit =
+        old.or_else(|_| std::fs::read_to_string(format!("/sys/fs/cgroup/{limit}/memory.max")));
     assert_eq!(limit.unwrap().trim(), (64 << 20).to_string());
     let stats = runtime.list_container_stats(ListContainerStatsRequest::default()).await.unwrap();
     assert_eq!(stats.stats.len(), 1);
 
     // Preloaded images cannot be pulled again, so they must not be collected.
     let images = runtime.list_images(ListImagesRequest::default()).await.unwrap().images;
-    let pinned: HashMap<_, _> =
-        images.iter().map(|i| (i.repo_tags.first().cloned().unwrap_or_default(), i.pinned)).collect();
+    let pinned: HashMap<_, _> = images
+        .iter()
+        .map(|i| (i.repo_tags.first().cloned().unwrap_or_default(), i.pinned))
+        .collect();
     for name in ["registry.k8s.io/pause:3.10", "marina.dev/dns:v1", "marina.dev/demo:v1"] {
         assert_eq!(pinned.get(name), Some(&true), "{pinned:?}");
     }

@@ -95,9 +95,7 @@ fn order(observed: &Observed, actions: &[Action], wrong: &mut Vec<String>) {
         if member.certificates_until_ms.is_none() {
             wrong.push(format!("{} is started without certificates", member.id));
         }
-        let ready = |kind| {
-            members.iter().any(|m| m.kind == kind && m.state == MemberState::Ready)
-        };
+        let ready = |kind| members.iter().any(|m| m.kind == kind && m.state == MemberState::Ready);
         let early = match member.kind {
             MemberKind::Etcd => false,
             MemberKind::ApiServer => !ready(MemberKind::Etcd),
@@ -130,8 +128,9 @@ fn removals(observed: &Observed, actions: &[Action], wrong: &mut Vec<String>) {
 }
 
 fn sizes(intent: &Intent, observed: &Observed, actions: &[Action], wrong: &mut Vec<String>) {
-    let removed =
-        |id: &str| actions.iter().any(|a| matches!(a, Action::RemoveNode { node, .. } if node == id));
+    let removed = |id: &str| {
+        actions.iter().any(|a| matches!(a, Action::RemoveNode { node, .. } if node == id))
+    };
     for cluster in &intent.clusters {
         let seen = observed.clusters.get(&cluster.id);
         for group in &cluster.groups {
@@ -139,9 +138,9 @@ fn sizes(intent: &Intent, observed: &Observed, actions: &[Action], wrong: &mut V
                 let of_group = seen.nodes.iter().filter(|n| n.group == group.id && !n.deleting);
                 of_group.filter(|n| !removed(&n.id)).count()
             });
-            let made = actions.iter().filter(
-                |a| matches!(a, Action::CreateNode { group: of, .. } if *of == group.id),
-            );
+            let made = actions
+                .iter()
+                .filter(|a| matches!(a, Action::CreateNode { group: of, .. } if *of == group.id));
             if live + made.count() > group.desired.max(live) {
                 wrong.push(format!("group {} gets more than it wants", group.name));
             }
