@@ -97,7 +97,7 @@ pub fn unpack_from_suite(
         apt
     };
     run_logged(&step, configured().arg("update"), &log)?;
-    run_logged(&step, configured().args(["download", package]), &log)?;
+    run_logged(&step, configured().arg("download").arg(format!("{package}/{suite}")), &log)?;
     let deb = std::fs::read_dir(state.join("debs"))
         .context("no download directory")?
         .filter_map(Result::ok)
@@ -107,6 +107,7 @@ pub fn unpack_from_suite(
                 .is_some_and(|n| n.to_string_lossy().starts_with(&format!("{package}_")))
         })
         .with_context(|| format!("apt-get downloaded no {package}"))?;
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     run_logged(&step, Command::new("dpkg-deb").arg("-x").arg(&deb).arg(dir), &log)?;
     step.done();
     Ok(())

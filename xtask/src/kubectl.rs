@@ -12,8 +12,8 @@ pub fn ensure_kubectl(paths: &Paths) -> anyhow::Result<PathBuf> {
     let dir = paths.cache.join("tools/kubectl-trixie");
     let kubectl = dir.join("usr/bin/kubectl");
     if !kubectl.exists() {
-        apt::unpack_from_suite(paths, "trixie", "kubernetes-client", &dir)?;
-        ensure!(kubectl.exists(), "Debian's kubernetes-client holds no usr/bin/kubectl");
+        apt::unpack_from_suite(paths, "trixie", "kubectl", &dir)?;
+        ensure!(kubectl.exists(), "Debian's package kubectl holds no usr/bin/kubectl");
     }
     Ok(kubectl)
 }

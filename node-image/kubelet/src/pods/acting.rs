@@ -28,31 +28,8 @@ impl Worker {
         runtime: &observe::Pod,
         plan: Plan,
     ) -> Option<Instant> {
-        for kill in &plan.kill {
-            let Some(target) = runtime.containers.iter().find(|c| c.id == kill.id) else {
-                continue;
-            };
-            let grace = if kill.unhealthy {
-                stop::grace_of_unhealthy(pod, &kill.name)
-            } else {
-                stop::grace_of(pod)
-            };
-            let how = stop::How { grace, hook: true };
-            if let Err(error) =
-                stop::container(&self.node, pod, runtime, target, how, &kill.message).await
-            {
-                tracing::warn!(container.id = kill.id, "stopping the container: {error}");
-                return Some(Instant::now() + RETRY);
-            }
-        }
-        for id in &plan.remove {
-            let request = cri::pb::RemoveContainerRequest { container_id: id.clone() };
-            if let Err(error) = self.node.runtime.remove_container(request).await {
-                tracing::warn!(
-                    container.id = id,
-                    "removing a container that never started: {error}"
-                );
-            }
+        if let Some(at) = self.clear(pod, runtime, &plan).await {
+            return Some(at);
         }
         if plan.new_sandbox.is_none() && plan.start.is_empty() {
             return None;
@@ -92,6 +69,42 @@ impl Worker {
                     }
                     self.failures.insert(start.name.clone(), failed);
                 }
+            }
+        }
+        None
+    }
+
+    /// Ends and removes what the plan does not want any more; a time when it has to be tried again.
+    async fn clear(
+        &mut self,
+        pod: &Arc<Pod>,
+        runtime: &observe::Pod,
+        plan: &Plan,
+    ) -> Option<Instant> {
+        for kill in &plan.kill {
+            let Some(target) = runtime.containers.iter().find(|c| c.id == kill.id) else {
+                continue;
+            };
+            let grace = if kill.unhealthy {
+                stop::grace_of_unhealthy(pod, &kill.name)
+            } else {
+                stop::grace_of(pod)
+            };
+            let how = stop::How { grace, hook: true };
+            if let Err(error) =
+                stop::container(&self.node, pod, runtime, target, how, &kill.message).await
+            {
+                tracing::warn!(container.id = kill.id, "stopping the container: {error}");
+                return Some(Instant::now() + RETRY);
+            }
+        }
+        for id in &plan.remove {
+            let request = cri::pb::RemoveContainerRequest { container_id: id.clone() };
+            if let Err(error) = self.node.runtime.remove_container(request).await {
+                tracing::warn!(
+                    container.id = id,
+                    "removing a container that never started: {error}"
+                );
             }
         }
         None
