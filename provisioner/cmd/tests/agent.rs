@@ -166,6 +166,16 @@ impl Host {
         fs::read_to_string(path).ok()
     }
 
+    /// Without a health endpoint a member counts as ready before its program has said anything.
+    async fn wait_greetings(&self, expected: &str) {
+        let until = Instant::now() + DEADLINE;
+        while self.data("etcd-0", "greetings").as_deref() != Some(expected) {
+            let now = self.data("etcd-0", "greetings");
+            assert!(Instant::now() < until, "{now:?}: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     async fn wait_file(&self, member: &str, file: &str) -> String {
         let until = Instant::now() + DEADLINE;
         loop {
@@ -273,12 +283,9 @@ async fn members_live_their_own_life() {
     host.wait("it runs again", again).await;
 
     // New files: a restart of that member, and of no other.
+    host.wait_greetings("one\none\n").await;
     host.apply(6, &[member("etcd-0", "two"), api.clone()]).await;
-    let until = Instant::now() + DEADLINE;
-    while host.data("etcd-0", "greetings").as_deref() != Some("one\none\ntwo\n") {
-        assert!(Instant::now() < until, "{:?}", host.data("etcd-0", "greetings"));
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    host.wait_greetings("one\none\ntwo\n").await;
     let report = host.wait("both run", |r| both(r).is_some()).await;
     let (etcd_now, api_now) = both(&report).unwrap();
     assert_eq!(api_now, restarted);
