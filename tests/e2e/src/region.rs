@@ -118,9 +118,12 @@ impl Region {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
             let has = |word: &&str| line.contains(*word);
-            // A tenant's process sees its files below a fixed path: its mounts tell whose it is.
+            // A tenant's process sees its files below a fixed path: its mounts tell whose it is. A
+            // virtual machine names its files relative to its directory.
             let ours = || {
                 line.contains(&own)
+                    || std::fs::read_link(format!("/proc/{pid}/cwd"))
+                        .is_ok_and(|dir| dir.starts_with(&own))
                     || std::fs::read_to_string(format!("/proc/{pid}/mountinfo"))
                         .is_ok_and(|mounts| mounts.contains(&*own))
             };
