@@ -37,12 +37,17 @@ fn main() {
     fs::write(out.join("docs.rs"), index).expect("OUT_DIR is writable");
 }
 
-/// Where cargo unpacked `k8s-openapi`, asked of cargo itself: nothing is downloaded.
+/// Where cargo unpacked `k8s-openapi`, which other crates of the workspace compile; asked of cargo
+/// itself: nothing is downloaded.
 fn source_directory() -> Option<PathBuf> {
     let cargo = env::var_os("CARGO")?;
     let manifest = Path::new(&env::var_os("CARGO_MANIFEST_DIR")?).join("Cargo.toml");
     let out = Command::new(cargo)
-        .args(["metadata", "--offline", "--format-version", "1", "--manifest-path"])
+        .args(["metadata", "--offline", "--format-version", "1"])
+        // Of other platforms' crates nothing was downloaded.
+        .arg("--filter-platform")
+        .arg(env::var_os("TARGET")?)
+        .arg("--manifest-path")
         .arg(manifest)
         .output()
         .ok()?;
