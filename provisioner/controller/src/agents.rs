@@ -36,6 +36,12 @@ pub(crate) struct HostView {
 }
 
 impl HostView {
+    /// True until the first attempt to reach the agent has ended, either way. That takes a few
+    /// seconds at most; nothing should be concluded about the host before.
+    pub fn undecided(&self) -> bool {
+        !self.connected && self.problem.is_empty()
+    }
+
     /// False only when the agent, working towards a desired state without the cluster, reports
     /// that nothing of it is there.
     pub fn may_have_cluster(&self, cluster: &str) -> bool {

@@ -90,6 +90,10 @@ impl Controller {
         }
         for _ in 0..MAX_ROUNDS {
             let views = self.agents.views();
+            // A controller that has just started would call every host dead.
+            if views.values().any(HostView::undecided) {
+                return Ok(region.bell);
+            }
             if !self.round(&region, &views).await? {
                 break;
             }
