@@ -1,21 +1,69 @@
-//! `cargo xtask bench`: the first cluster in numbers.
+//! `cargo xtask bench`: the first cluster in numbers, and our parts beside upstream's.
 
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use anyhow::{Context, bail};
 
-use crate::cargo::cargo;
+use crate::cargo::{cargo, release_dir};
 use crate::paths::Paths;
 use crate::process::run_shown;
-use crate::{apt, image, kubectl};
+use crate::{apt, image, kubectl, lab, upstream};
 
-/// Builds, measures, and prints a table for `tests/bench/RESULTS.md`.
-pub fn run(paths: &Paths, rounds: u32) -> anyhow::Result<()> {
+/// What to measure.
+#[derive(clap::Args)]
+pub struct Args {
+    /// `first-cluster` (times to ready and idle memory of a whole region), or a part beside
+    /// upstream's: etcd, apiserver, scheduler, kubelet, proxy, control-plane.
+    subject: String,
+    /// For a part: `--quick`, `--record`, and what `cargo xtask bench <part> -- --help` lists.
+    /// For first-cluster: the number of rounds (3).
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
+}
+
+/// Packages that a comparison runs, built with optimisation.
+const COMPARED: &[&str] = &[
+    "bench",
+    "driver-sandbox",
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-proxy",
+    "kube-scheduler",
+    "kubelet",
+    "pause",
+];
+
+/// Builds, measures, and prints tables for `tests/bench/RESULTS.md`.
+pub fn run(paths: &Paths, args: &Args) -> anyhow::Result<()> {
     if !apt::is_root() {
-        bail!("the benchmark makes network namespaces and mounts: run it as root");
+        bail!("the benchmarks make network namespaces and mounts: run them as root");
     }
     apt::ensure(paths, apt::RUN)?;
+    apt::ensure(paths, apt::TEST)?;
+    if args.subject == "first-cluster" {
+        let rounds = args.args.first().map_or(Some("3"), |rounds| rounds.to_str());
+        let rounds = rounds.and_then(|rounds| rounds.parse().ok());
+        return first_cluster(paths, rounds.context("the number of rounds must be a number")?);
+    }
+    upstream::build(paths)?;
+    let mut build = cargo(paths);
+    build.args(["build", "--release"]);
+    for package in COMPARED {
+        build.args(["--package", package]);
+    }
+    run_shown(&mut build)?;
+    let mut bench = Command::new(release_dir(paths).join("marina-bench"));
+    bench.arg(&args.subject).args(&args.args).current_dir(&paths.root);
+    lab::environment(paths, &mut bench);
+    bench.env("MARINA_BIN_DIR", release_dir(paths));
+    Err(bench.exec()).context("marina-bench cannot be started")
+}
+
+fn first_cluster(paths: &Paths, rounds: u32) -> anyhow::Result<()> {
     let kubectl = kubectl::ensure_kubectl(paths)?;
     run_shown(cargo(paths).args(["build", "--workspace", "--quiet"]))?;
     image::bake(paths)?;

@@ -1,5 +1,6 @@
 //! Building the workspace's executables.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::paths::Paths;
@@ -37,6 +38,11 @@ pub fn build_product(paths: &Paths) -> anyhow::Result<()> {
         command.args(["--package", package]);
     }
     run_shown(&mut command)
+}
+
+/// The directory of executables that were built with optimisation.
+pub fn release_dir(paths: &Paths) -> PathBuf {
+    paths.target.join("release")
 }
 
 /// Cargo, in the checkout.

@@ -9,6 +9,7 @@ mod cargo;
 mod down;
 mod image;
 mod kubectl;
+mod lab;
 mod paths;
 mod process;
 mod progress;
@@ -18,7 +19,9 @@ mod supervise;
 mod test;
 mod tidy;
 mod up;
+mod upstream;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -58,11 +61,30 @@ enum Command {
     Test(test::Args),
     /// Build the worker image (root file system, disk, kernel, initrd) and print its directory.
     Image,
-    /// Measure the first cluster: times to ready, idle memory, on both kinds of worker.
-    Bench {
-        /// How many regions are made and measured.
-        #[arg(long, default_value_t = 3)]
-        rounds: u32,
+    /// Measure: the first cluster, or one of our parts side by side with upstream's.
+    Bench(bench::Args),
+    /// Build upstream's Kubernetes, etcd and containerd from Go modules, for comparison.
+    Upstream,
+    /// Start a two-node cluster from any mix of our parts and upstream's; Ctrl-C ends it.
+    #[command(disable_help_flag = true)]
+    Lab {
+        /// See `cargo xtask lab --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Run upstream's end-to-end suite against any mix and keep the score.
+    #[command(disable_help_flag = true)]
+    Conformance {
+        /// See `cargo xtask conformance --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Run upstream's integration suites against either etcd, and keep the score.
+    #[command(disable_help_flag = true)]
+    Integration {
+        /// See `cargo xtask integration --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
     },
     /// Check the rules of the house: file and function lengths, crate layers, module docs.
     Tidy,
@@ -91,7 +113,11 @@ fn run(command: Command) -> anyhow::Result<()> {
             println!("{}", image.display());
             Ok(())
         }
-        Command::Bench { rounds } => bench::run(&paths, rounds),
+        Command::Bench(args) => bench::run(&paths, &args),
+        Command::Upstream => upstream::run(&paths),
+        Command::Lab { args } => lab::run(&paths, "up", &args),
+        Command::Conformance { args } => lab::run(&paths, "conformance", &args),
+        Command::Integration { args } => lab::run(&paths, "integration", &args),
         Command::Tidy => tidy::run(&paths),
         Command::Schema => schema::run(),
     }

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use crate::cargo::cargo;
 use crate::paths::Paths;
 use crate::process::run_shown;
-use crate::{apt, image, kubectl, tidy};
+use crate::{apt, image, kubectl, lab, tidy, upstream};
 
 /// What to run.
 #[derive(clap::Args)]
@@ -58,8 +58,27 @@ pub fn run(paths: &Paths, args: &Args) -> anyhow::Result<()> {
         e2e.args(["--", "--test-threads", "1", "--nocapture"]).args(&args.filter);
         run_shown(&mut e2e)?;
     }
+    match (&image, upstream::is_complete(paths)?) {
+        (None, _) => {}
+        (Some(_), true) => mixes(paths, args)?,
+        (Some(_), false) => println!(
+            "\n== Mixes with upstream's parts\nskipped: upstream's programs are not built \
+             (`cargo xtask upstream` builds them, once)"
+        ),
+    }
     println!("all green after {} s", started.elapsed().as_secs());
     Ok(())
+}
+
+/// Each of our parts alone among upstream's, and all of ours together.
+fn mixes(paths: &Paths, args: &Args) -> anyhow::Result<()> {
+    heading("Mixes with upstream's parts");
+    let mut mixes = cargo(paths);
+    // The whole workspace: another choice of packages would be another choice of features.
+    mixes.args(["test", "--workspace", "--test", "mixes"]);
+    lab::environment(paths, &mut mixes);
+    mixes.args(["--", "--nocapture"]).args(&args.filter);
+    run_shown(&mut mixes)
 }
 
 fn heading(text: &str) {

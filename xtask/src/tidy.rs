@@ -51,7 +51,9 @@ const LAYERS: &[&[&str]] = &[
         "provisioner-controller",
     ],
     // What puts servers into one executable, and what tests or drives all of them.
-    &["provisioner", "e2e", "xtask"],
+    &["provisioner", "e2e", "lab", "xtask"],
+    // What uses the lab.
+    &["bench"],
 ];
 
 /// Runs every check and lists all findings before it fails.

@@ -10,9 +10,9 @@ use std::process::Command;
 use anyhow::Context;
 use sha2::{Digest, Sha256};
 
-use crate::command::{run, run_with_lines};
+use crate::command::run;
 use crate::store::Store;
-use crate::{SUITE, sources, tree};
+use crate::{SUITE, debian, tree};
 
 /// To be raised when this file changes what the base contains without changing the lists below.
 const RECIPE: &str = "1";
@@ -186,49 +186,14 @@ fn bootstrap(
 ) -> anyhow::Result<()> {
     let kernel_dir = work.join("kernel");
     fs::create_dir(&kernel_dir)?;
-    let mut command = Command::new("mmdebstrap");
-    command
-        .args(["--mode=root", "--variant=essential", "--architectures=amd64"])
-        .arg(format!("--include={}", PACKAGES.join(",")))
-        .args(["--aptopt=APT::Install-Recommends \"false\""])
-        .args(
-            ["doc", "man", "locale", "info", "lintian"]
-                .map(|d| format!("--dpkgopt=path-exclude=/usr/share/{d}/*")),
-        );
-    for option in host_apt_options() {
-        command.arg(format!("--aptopt={option}"));
-    }
+    let mut command = debian::mmdebstrap("essential", PACKAGES);
     // The hook runs in a shell; the directory travels in the environment, not in its text.
-    command.env("MARINA_KERNEL_DIR", &kernel_dir).env("TZ", "UTC").env("LC_ALL", "C.UTF-8");
-    command.env("SOURCE_DATE_EPOCH", crate::SOURCE_DATE_EPOCH.to_string());
+    command.env("MARINA_KERNEL_DIR", &kernel_dir);
     command.arg(format!(
         "--customize-hook=cd \"$MARINA_KERNEL_DIR\" && export APT_CONFIG=\"$MMDEBSTRAP_APT_CONFIG\" \
          && apt-get download $(apt-cache depends {KERNEL} | sed -n 's/.*Depends: //p')"
     ));
-    command.arg(SUITE).arg(rootfs).arg("-");
-    let sources = sources::for_suite(SUITE, mirror)?;
-    run_with_lines(&mut command, &sources, &mut |line| {
-        if let Some(step) = line.strip_prefix("I: ").filter(|s| s.ends_with("...")) {
-            progress(&format!("base system: {}", step.trim_end_matches('.')));
-        }
-    })
-    .context("installing the base system")
-}
-
-/// Proxies and clock leniency that this machine's administrator configured for apt.
-fn host_apt_options() -> Vec<String> {
-    let Ok(dump) = run(Command::new("apt-config").args(["dump", "Acquire"])) else {
-        return Vec::new();
-    };
-    let wanted = |line: &&str| {
-        let key = line.split(' ').next().unwrap_or("").to_ascii_lowercase();
-        let value_set = !line.ends_with("\"\";");
-        value_set
-            && (key.ends_with("::proxy")
-                || key == "acquire::check-valid-until"
-                || key == "acquire::check-date")
-    };
-    String::from_utf8_lossy(&dump).lines().filter(wanted).map(str::to_owned).collect()
+    debian::install(command, rootfs, mirror, "base system", progress)
 }
 
 /// Unpacks the kernel and its modules; returns its version.

@@ -2,18 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 
 use crate::base::{self, Base};
-use crate::command::run;
 use crate::manifest::Manifest;
 use crate::store::{self, Store, hex};
-use crate::{disk, initrd, oci, preload, tree};
+use crate::{disk, elf, initrd, oci, preload, tree};
 
 /// To be raised when code in this crate changes an image without changing its inputs.
 const RECIPE: &str = "1";
@@ -119,7 +116,7 @@ fn make(
 ) -> anyhow::Result<PathBuf> {
     let stripped = store.scratch()?;
     for program in programs() {
-        strip(&options.bin_dir.join(program), &stripped.path().join(program))?;
+        elf::strip(&options.bin_dir.join(program), &stripped.path().join(program))?;
     }
     let images = container_images(store, base, digests, stripped.path(), progress)?;
     let work = store.scratch()?;
@@ -165,26 +162,20 @@ fn container_images(
                 let path = work.path().join(format!("{}.tar", recipe.binary));
                 oci::write(recipe, &base.rootfs, binaries, &path)
                     .with_context(|| format!("container image {}", recipe.reference))?;
-                archives.push((recipe.reference, path));
+                let references = vec![recipe.reference.to_owned()];
+                archives.push(preload::Archive { file: path, references });
             }
             let root = work.path().join("containerd");
             fs::create_dir(&root)?;
             preload::import(&base.rootfs, &archives, &root)?;
-            for (_, path) in archives {
-                fs::remove_file(path)?;
+            for archive in archives {
+                fs::remove_file(archive.file)?;
             }
             store.keep(work, &name)?
         }
     };
     store.collect("images-", &dir, 0)?;
     Ok(dir.join("containerd"))
-}
-
-/// Debug information stays on the machine that built the program: it is most of its size.
-fn strip(from: &Path, to: &Path) -> anyhow::Result<()> {
-    run(Command::new("strip").args(["--strip-debug", "-o"]).arg(to).arg(from))?;
-    fs::set_permissions(to, fs::Permissions::from_mode(0o755))?;
-    Ok(())
 }
 
 fn manifest(

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! It never talks to a cluster, never writes outside its cache and output directories, and stores
-//! nothing about this machine in the image. The drivers read the result; nothing else does.
+//! nothing about this machine in the image. The drivers read the result. The modules that are
+//! public are its tools: the tests' lab makes other images with them.
 //!
 //! Invariants:
 //! - An image directory never changes once it has its name; `out` is a link that is switched
@@ -21,16 +22,17 @@
 
 mod base;
 mod build;
-mod command;
+pub mod command;
+pub mod debian;
 mod disk;
-mod elf;
+pub mod elf;
 mod initrd;
 mod manifest;
-mod oci;
-mod preload;
+pub mod oci;
+pub mod preload;
 mod sources;
-mod store;
-mod tree;
+pub mod store;
+pub mod tree;
 
 pub use build::{Image, Options, build};
 pub use manifest::Manifest;

@@ -17,30 +17,31 @@ use crate::elf;
 /// The namespace that containerd's CRI plugin reads.
 const NAMESPACE: &str = "k8s.io";
 
-/// Imports the OCI archives `(reference, file)` into a new containerd root at `target`.
+/// An OCI archive and the images that are wanted from it.
+#[derive(Clone, Debug)]
+pub struct Archive {
+    /// The tar file.
+    pub file: PathBuf,
+    /// The full references of the images, as in its index.
+    pub references: Vec<String>,
+}
+
+/// Imports archives into the containerd root at `target`, which is new or was left by a containerd
+/// that is not newer than the one in `rootfs`.
 ///
 /// # Errors
 /// containerd does not start or refuses an archive; its log is in the error.
-pub fn import(rootfs: &Path, archives: &[(&str, PathBuf)], target: &Path) -> anyhow::Result<()> {
+pub fn import(rootfs: &Path, archives: &[Archive], target: &Path) -> anyhow::Result<()> {
     // Unix socket paths end at 107 bytes, and the cache may be deep.
     let run_dir = tempfile::Builder::new().prefix("marina-bake-").tempdir_in("/tmp")?;
     let daemon = Daemon::start(rootfs, run_dir.path(), target)?;
-    for (reference, archive) in archives {
+    for Archive { file, references } in archives {
         daemon
-            .ctr(&["images", "import", "--local", "--snapshotter=overlayfs"], &[archive])
-            .with_context(|| format!("importing {reference}"))?;
-        // What cannot be pulled again must not be collected by the kubelet; `managed` is how
-        // containerd's CRI plugin marks the images that it answers for.
-        daemon.ctr(
-            &[
-                "images",
-                "label",
-                reference,
-                "io.cri-containerd.image=managed",
-                "io.cri-containerd.pinned=pinned",
-            ],
-            &[],
-        )?;
+            .ctr(&["images", "import", "--local", "--snapshotter=overlayfs"], &[file])
+            .with_context(|| format!("importing {}", references.join(", ")))?;
+        for reference in references {
+            daemon.keep(reference)?;
+        }
     }
     daemon.stop()?;
     // Work of the bake itself; and the identity of this containerd, which is not the workers'.
@@ -100,6 +101,14 @@ impl<'a> Daemon<'a> {
         let mut command = elf::program(self.rootfs, "usr/bin/ctr");
         command.arg("--address").arg(&self.socket).args(["--namespace", NAMESPACE]);
         run(command.args(args).args(paths))
+    }
+
+    /// What cannot be pulled again must not be collected by the kubelet; `managed` is how
+    /// containerd's CRI plugin marks the images that it answers for.
+    fn keep(&self, reference: &str) -> anyhow::Result<()> {
+        let labels = ["io.cri-containerd.image=managed", "io.cri-containerd.pinned=pinned"];
+        self.ctr(&["images", "label", reference, labels[0], labels[1]], &[])?;
+        Ok(())
     }
 
     fn log_tail(&self) -> String {

@@ -66,11 +66,17 @@ impl Store {
     }
 
     /// A directory to work in, on the file system of the cache.
+    ///
+    /// # Errors
+    /// The cache cannot be written.
     pub fn scratch(&self) -> anyhow::Result<tempfile::TempDir> {
         tempfile::tempdir_in(self.dir.join("tmp")).context("making a work directory")
     }
 
     /// Gives finished work its name, replacing what had it.
+    ///
+    /// # Errors
+    /// The cache cannot be written.
     pub fn keep(&self, work: tempfile::TempDir, name: &str) -> anyhow::Result<PathBuf> {
         let target = self.dir.join(name);
         crate::tree::remove(&target)?;
@@ -83,6 +89,9 @@ impl Store {
 
     /// The SHA-256 of each file, in hexadecimal. Files that have not changed since the last call
     /// (size, time of change, inode) are not read again.
+    ///
+    /// # Errors
+    /// A file cannot be read.
     pub fn digests(&self, files: &[PathBuf]) -> anyhow::Result<BTreeMap<PathBuf, String>> {
         let path = self.dir.join("stamps.json");
         let mut stamps: BTreeMap<PathBuf, Stamp> = fs::read(&path)
@@ -133,6 +142,9 @@ impl Store {
 
     /// Removes finished things with this prefix, other than `current`, that no published link
     /// points at, that no worker uses, and that are not among the `spare` newest.
+    ///
+    /// # Errors
+    /// One of them cannot be removed.
     pub fn collect(&self, prefix: &str, current: &Path, spare: usize) -> anyhow::Result<()> {
         let published: Vec<PathBuf> =
             self.links().iter().filter_map(|link| fs::read_link(link).ok()).collect();
@@ -182,6 +194,9 @@ fn set_mode(path: &Path, mode: u32) -> anyhow::Result<()> {
 }
 
 /// The SHA-256 of a file's content, in hexadecimal.
+///
+/// # Errors
+/// It cannot be read.
 pub fn sha256_of(path: &Path) -> anyhow::Result<String> {
     let mut file = File::open(path).with_context(|| format!("reading {}", path.display()))?;
     let mut hash = Sha256::new();

@@ -72,17 +72,37 @@ pub fn make(base: &Base, programs: &Path, images: &Path, target: &Path) -> anyho
 }
 
 /// Copies a directory with everything in it, by hard links when both are on one file system.
-fn link_or_copy(from: &Path, to: &Path) -> anyhow::Result<()> {
-    let copy = |how: &str| run(Command::new("cp").args([how, "-T"]).arg(from).arg(to));
-    if copy("-al").is_err() {
+/// Neither of the two may be written into afterwards, other than by [`install`].
+///
+/// # Errors
+/// Something cannot be read, or `to` cannot be written.
+pub fn link_or_copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    if cp(&["-al"], from, to).is_err() {
         remove(to)?;
-        copy("-a")?;
+        cp(&["-a"], from, to)?;
     }
     Ok(())
 }
 
+/// Copies a directory with everything in it, so that the copy may be written into.
+///
+/// # Errors
+/// Something cannot be read, or `to` cannot be written.
+pub fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    cp(&["-a", "--reflink=auto"], from, to)
+}
+
+fn cp(how: &[&str], from: &Path, to: &Path) -> anyhow::Result<()> {
+    run(Command::new("cp").args(how).arg("-T").arg(from).arg(to))
+        .with_context(|| format!("copying {}", from.display()))?;
+    Ok(())
+}
+
 /// Writes a file as a new one: an existing file may be a hard link into the cache.
-fn install(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
+///
+/// # Errors
+/// It cannot be written.
+pub fn install(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
     let write = || -> std::io::Result<()> {
         match fs::remove_file(path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),

@@ -122,6 +122,8 @@ pub fn table(data: &UserData) -> anyhow::Result<Vec<Service>> {
     let mut proxy = vec!["/usr/local/bin/kube-proxy", "--proxy-mode", "nftables"];
     proxy.extend(common);
     proxy.extend(["--hostname-override", &data.node_name]);
+    // The kernel sizes its table by its memory; a sandbox could not change it.
+    proxy.extend(["--conntrack-max-per-core", "0", "--conntrack-min", "0"]);
     let mut agent = vec!["/usr/local/bin/node-agent", "--cni-conf-dir", "/etc/cni/net.d"];
     agent.extend(common);
     agent.extend(["--node-name", &data.node_name]);

@@ -101,6 +101,8 @@ fn kubelet(data: &UserData) -> Value {
         "clusterDNS": [data.dns_ip],
         "clusterDomain": data.dns_domain,
         "containerRuntimeEndpoint": format!("unix://{}", path::CONTAINERD),
+        // A sandbox has the control groups of its host, and those may be version 1.
+        "failCgroupV1": false,
         "failSwapOn": false,
         "maxPods": data.max_pods,
         "registerWithTaints": data.taints,

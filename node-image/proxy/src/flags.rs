@@ -33,6 +33,13 @@ pub struct Flags {
     /// Longest time between two writes of the whole table, in seconds.
     #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
     pub nftables_sync_period_seconds: u64,
+    /// Connections tracked per processor. Accepted for compatibility; the limits of connection
+    /// tracking stay as the machine has them, which is what 0 asks for.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub conntrack_max_per_core: u32,
+    /// Connections tracked at least. Accepted for compatibility, as `--conntrack-max-per-core`.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub conntrack_min: u32,
     /// Log level.
     #[command(flatten)]
     pub log: LogFlags,

@@ -225,7 +225,7 @@ fn controller_manager(
         ("cluster-cidr", cluster.spec.pod_cidr.clone()),
         ("service-cluster-ip-range", cluster.spec.service_cidr.clone()),
         ("allocate-node-cidrs", "true".to_owned()),
-        ("use-service-account-credentials", "false".to_owned()),
+        ("use-service-account-credentials", "true".to_owned()),
         ("leader-elect", "true".to_owned()),
         ("bind-address", "127.0.0.1".to_owned()),
         ("secure-port", secure.to_string()),

@@ -25,19 +25,39 @@ fn path(verb: &str, path: &str) -> RequestInfo {
 fn default_identities_may_do_their_work_and_no_more() {
     let (_, authorizer) = cluster();
     let manager = user("system:kube-controller-manager", &["system:authenticated"]);
+    let account = |name: &str| {
+        let groups = ["system:serviceaccounts", "system:authenticated"];
+        user(&format!("system:serviceaccount:kube-system:{name}"), &groups)
+    };
+    let deployments = account("deployment-controller");
+    let certificates = account("certificate-controller");
+    let root_ca = account("root-ca-cert-publisher");
+    let cleaner = account("token-cleaner");
     let scheduler = user("system:kube-scheduler", &["system:authenticated"]);
     let proxy = user("system:kube-proxy", &["system:authenticated"]);
     let admin = user("marina:admin", &["system:masters"]);
     let nobody = user("system:anonymous", &["system:unauthenticated"]);
     let bootstrapper = user("system:bootstrap:abcdef", &["system:bootstrappers"]);
     for (user, what, allowed) in [
-        (&manager, "create|apps|replicasets|ns|", true),
-        (&manager, "delete|core|pods|ns|p", true),
-        (&manager, "update|certificates.k8s.io|certificatesigningrequests/approval||x", true),
-        (&manager, "update|apps|deployments/status|ns|d", true),
+        (&manager, "list|core|secrets||", true),
+        (&manager, "watch|example.com|anything||", true),
         (&manager, "create|core|serviceaccounts|ns|", true),
+        (&manager, "create|core|serviceaccounts/token|kube-system|job-controller", true),
         (&manager, "update|coordination.k8s.io|leases|kube-system|kube-controller-manager", true),
+        (&manager, "create|apps|replicasets|ns|", false),
+        (&manager, "create|core|configmaps|ns|", false),
+        (&manager, "delete|core|pods|ns|p", false),
         (&manager, "create|core|pods/exec|ns|p", false),
+        (&deployments, "create|apps|replicasets|ns|", true),
+        (&deployments, "update|apps|deployments/status|ns|d", true),
+        (&deployments, "patch|apps|deployments|ns|d", false),
+        (&deployments, "create|core|pods|ns|", false),
+        (&certificates, "update|certificates.k8s.io|certificatesigningrequests/approval||x", true),
+        (&certificates, "create|authorization.k8s.io|subjectaccessreviews||", true),
+        (&root_ca, "update|core|configmaps|ns|kube-root-ca.crt", true),
+        (&root_ca, "patch|core|configmaps|ns|kube-root-ca.crt", false),
+        (&cleaner, "delete|core|secrets|kube-system|bootstrap-token-abcdef", true),
+        (&cleaner, "delete|core|secrets|default|s", false),
         (&scheduler, "create|core|pods/binding|ns|p", true),
         (&scheduler, "list|core|nodes||", true),
         (&scheduler, "get|core|secrets|ns|s", false),

@@ -22,6 +22,8 @@ pub struct Config {
     pub leader: LeaderElectionFlags,
     /// Names of the controllers to run.
     pub enabled: Vec<&'static str>,
+    /// Each controller acts as its own ServiceAccount.
+    pub account_per_controller: bool,
     /// PEM bundle published to every namespace.
     pub root_ca: Option<String>,
     /// CA that signs certificates.
@@ -92,9 +94,6 @@ impl Config {
     /// # Errors
     /// Names the flag at fault.
     pub fn from_flags(flags: Flags) -> anyhow::Result<Self> {
-        if flags.use_service_account_credentials {
-            bail!("--use-service-account-credentials=true is not supported");
-        }
         let mut enabled = enabled(&flags.controllers)?;
         if !flags.enable_garbage_collector {
             enabled.retain(|name| *name != "garbage-collector-controller");
@@ -124,6 +123,7 @@ impl Config {
             serving: flags.serving,
             leader: flags.leader,
             enabled,
+            account_per_controller: flags.use_service_account_credentials,
             root_ca,
             signer,
             node_ranges,

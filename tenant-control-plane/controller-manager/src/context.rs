@@ -11,17 +11,21 @@ use kube::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::identity::Identity;
 
 /// The running part of a controller. It ends on shutdown.
 pub type Running = BoxFuture<'static, ()>;
 
-/// Shared by all controllers of the process.
+/// What one controller is given. All but the first two fields is shared by all of the process.
 #[derive(Clone)]
 pub struct Context {
-    /// The API.
+    /// The API, as this controller: for writes, and for reads that must not come from a cache.
     pub client: Client,
-    /// The API over a connection of its own, for many watches or bulk deletion.
+    /// The same over a connection of its own, for bulk deletion.
     pub bulk: Client,
+    /// The API as the manager itself, which may list and watch everything: for a cache that is not
+    /// in `informers`.
+    pub manager: Identity,
     /// One cache per kind.
     pub informers: Arc<Informers>,
     /// Configuration.

@@ -41,7 +41,9 @@ pub struct Flags {
     /// Controllers to run: `*` for those on by default, `name` to add one, `-name` to leave one out.
     #[arg(long, value_delimiter = ',', default_value = "*", allow_hyphen_values = true)]
     pub controllers: Vec<String>,
-    /// One credential per controller. Only `false` is supported.
+    /// Let each controller act as a ServiceAccount of its own in `kube-system`, created if there is
+    /// none. Otherwise all act as the kubeconfig's user, who then needs the roles of all of them
+    /// (`system:controller:*`); an API server's default roles do not give it those.
     #[arg(long, default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     pub use_service_account_credentials: bool,
 

@@ -15,7 +15,9 @@
 //! goes on to the scheduler (pods without a node), the kubelet (pods with one) and kube-proxy
 //! (EndpointSlices).
 //!
-//! Invariants: only the leader writes; every controller can be killed at any moment and continues
+//! Each controller acts as a ServiceAccount of its own ([`identity`]), the caches as the manager.
+//!
+//! Invariants: only the leader writes; no controller writes before it has its account's token; every controller can be killed at any moment and continues
 //! from the API's state alone; a key is handled by one worker at a time.
 
 pub mod config;
@@ -23,6 +25,7 @@ pub mod context;
 pub mod controllers;
 pub mod discovery;
 pub mod flags;
+pub mod identity;
 pub mod metrics;
 pub mod owners;
 pub mod pods;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use component::client::Account;
 use component::informer::Informers;
 use component::serving::Health;
 use component::{leader, serving};
@@ -10,12 +11,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::context::Context;
+use crate::context::{Context, Running};
 use crate::controllers::CONTROLLERS;
+use crate::identity::{COMPONENT, Identities, Identity};
 use crate::metrics;
 
-/// Name in User-Agent, lease and events.
-const COMPONENT: &str = "kube-controller-manager";
 /// Upstream's secure port.
 const DEFAULT_PORT: u16 = 10257;
 
@@ -24,32 +24,36 @@ const DEFAULT_PORT: u16 = 10257;
 /// # Errors
 /// When the configuration cannot be used, or leadership is lost.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let client = component::client::from_kubeconfig(&config.kubeconfig, COMPONENT).await?;
-    // A second connection, so that the garbage collector's many watches leave the first one free.
-    let bulk = component::client::from_kubeconfig(&config.kubeconfig, COMPONENT).await?;
+    let api = component::client::read_kubeconfig(&config.kubeconfig).await?;
+    let manager = Identity::of_manager(&api)?;
     let seat = serving::start(&config.serving, DEFAULT_PORT, Health::new(), shutdown.clone())
         .await
         .context("starting the health server")?;
-    let elected = config.leader.clone();
-    leader::run_elected(client.clone(), COMPONENT, elected, seat, shutdown, |leading| async move {
+    let (client, elected) = (manager.client.clone(), config.leader.clone());
+    leader::run_elected(client, COMPONENT, elected, seat, shutdown, |leading| async move {
+        let accounts = config.account_per_controller;
+        let identities = Identities::new(&api, manager.clone(), accounts, &leading)?;
         let context = Context {
-            informers: Arc::new(Informers::new(client.clone())),
-            client,
-            bulk,
+            client: manager.client.clone(),
+            bulk: manager.bulk.clone(),
+            informers: Arc::new(Informers::new(manager.client.clone())),
+            manager,
             config: Arc::new(config),
             shutdown: leading,
         };
-        run_controllers(context).await
+        run_controllers(context, &identities).await
     })
     .await
 }
 
-async fn run_controllers(context: Context) -> anyhow::Result<()> {
+async fn run_controllers(context: Context, identities: &Identities) -> anyhow::Result<()> {
     let mut started = Vec::new();
     for entry in CONTROLLERS.iter().filter(|entry| context.config.enabled.contains(&entry.name)) {
-        let work = (entry.start)(&context).with_context(|| format!("starting {}", entry.name))?;
+        let (own, account) = identities.of(entry.account);
+        let own = Context { client: own.client, bulk: own.bulk, ..context.clone() };
+        let work = (entry.start)(&own).with_context(|| format!("starting {}", entry.name))?;
         if let Some(work) = work {
-            started.push((entry.name, work));
+            started.push((entry.name, account, work));
         }
     }
     context.informers.start(context.shutdown.clone()).await;
@@ -58,9 +62,8 @@ async fn run_controllers(context: Context) -> anyhow::Result<()> {
     }
     tracing::info!(controllers = started.len(), "caches are complete, controllers start");
     let mut running = JoinSet::new();
-    for (name, work) in started {
-        component::metrics::gauge(metrics::RUNNING, &[("name", name)], 1.0);
-        running.spawn(work);
+    for (name, account, work) in started {
+        running.spawn(run_one(name, account, work, context.shutdown.clone()));
     }
     while let Some(ended) = running.join_next().await {
         ended.context("a controller panicked")?;
@@ -69,4 +72,21 @@ async fn run_controllers(context: Context) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Runs a controller once it has its token. Others do not wait for it.
+async fn run_one(
+    name: &'static str,
+    account: Option<Account>,
+    work: Running,
+    shutdown: CancellationToken,
+) {
+    if let Some(account) = account {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = account.ready() => {}
+        }
+    }
+    component::metrics::gauge(metrics::RUNNING, &[("name", name)], 1.0);
+    work.await;
 }

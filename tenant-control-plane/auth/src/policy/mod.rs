@@ -1,8 +1,7 @@
 //! The roles, bindings and namespaces that every cluster has.
 //!
-//! The tables beside this file hold the facts; a new default role is a new line there. Upstream's
-//! own objects come first and unchanged; Marina adds one binding per controller role for the
-//! controller-manager's single identity (names `marina:kube-controller-manager:*`).
+//! The tables beside this file hold the facts; a new default role is a new line there. All are
+//! upstream's, and nothing is added: what Marina's own parts may do is what upstream's may.
 
 use std::sync::OnceLock;
 
@@ -18,8 +17,6 @@ const TABLES: [&str; 4] = [
 ];
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 const GROUP: &str = "rbac.authorization.k8s.io";
-const CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
-const CONTROLLER_ROLE: &str = "system:controller:";
 
 /// Every object that the API server ensures at its start and from time to time: namespaces first,
 /// then roles, then bindings.
@@ -61,8 +58,6 @@ fn read() -> Vec<Value> {
             .expect("aggregation changes existing roles");
         *place = role;
     }
-    let controllers = manager_bindings(&objects);
-    objects.extend(controllers);
     objects
 }
 
@@ -149,10 +144,6 @@ fn binding(head: &str) -> Value {
             None => Value::Null,
         })
         .collect();
-    bind(meta, &role, subjects)
-}
-
-fn bind(meta: Value, role: &str, subjects: Vec<Value>) -> Value {
     let (kind, role_kind) = match meta["namespace"].is_null() {
         true => ("ClusterRoleBinding", "ClusterRole"),
         false => ("RoleBinding", "Role"),
@@ -165,26 +156,6 @@ fn bind(meta: Value, role: &str, subjects: Vec<Value>) -> Value {
         binding["subjects"] = subjects.into();
     }
     binding
-}
-
-/// With `--use-service-account-credentials=false` all controllers act as one user, who so needs
-/// what each of them needs.
-fn manager_bindings(objects: &[Value]) -> Vec<Value> {
-    objects
-        .iter()
-        .filter(|o| o["kind"] == "ClusterRole" || o["kind"] == "Role")
-        .filter_map(|role| {
-            let name = role["metadata"]["name"].as_str()?;
-            let controller = name.strip_prefix(CONTROLLER_ROLE)?;
-            let own = format!("marina:kube-controller-manager:{controller}");
-            let qualified = match role["metadata"]["namespace"].as_str() {
-                Some(namespace) => format!("{namespace}/{own}"),
-                None => own,
-            };
-            let subject = json!({"apiGroup": GROUP, "kind": "User", "name": CONTROLLER_MANAGER});
-            Some(bind(metadata(&qualified), name, vec![subject]))
-        })
-        .collect()
 }
 
 #[cfg(test)]

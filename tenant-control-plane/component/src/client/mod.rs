@@ -1,8 +1,10 @@
 //! The API client of a component: one HTTP/2 connection, no client-side rate limit, credentials
-//! re-read when their files change.
+//! re-read when their files change. [`Accounts`] makes clients that act as ServiceAccounts instead.
 
+mod accounts;
 mod connector;
 mod identity;
+mod tokens;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -20,6 +22,7 @@ use kube::client::{Body, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tower::{BoxError, ServiceBuilder};
 
+pub use self::accounts::{Account, Accounts};
 use self::connector::TlsConnector;
 use self::identity::FileIdentity;
 
@@ -36,12 +39,19 @@ const PING_TIMEOUT: Duration = Duration::from_secs(15);
 /// # Errors
 /// When the file cannot be read or parsed, or names files that cannot be read.
 pub async fn from_kubeconfig(path: &Path, component: &str) -> anyhow::Result<Client> {
+    from_config(read_kubeconfig(path).await?, component)
+}
+
+/// The configuration that a kubeconfig file describes.
+///
+/// # Errors
+/// When the file cannot be read or parsed.
+pub async fn read_kubeconfig(path: &Path) -> anyhow::Result<kube::Config> {
     let kubeconfig = Kubeconfig::read_from(path)
         .with_context(|| format!("reading the kubeconfig {}", path.display()))?;
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+    kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
-        .with_context(|| format!("using the kubeconfig {}", path.display()))?;
-    from_config(config, component)
+        .with_context(|| format!("using the kubeconfig {}", path.display()))
 }
 
 /// Makes a client from a parsed configuration; see [`from_kubeconfig`].
@@ -49,21 +59,7 @@ pub async fn from_kubeconfig(path: &Path, component: &str) -> anyhow::Result<Cli
 /// # Errors
 /// When a certificate or key in it cannot be used.
 pub fn from_config(config: kube::Config, component: &str) -> anyhow::Result<Client> {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut tls = config.rustls_client_config().context("preparing TLS for the API client")?;
-    let identity = FileIdentity::from_auth(&config.auth_info)?;
-    if let Some(identity) = &identity {
-        tls.client_auth_cert_resolver = identity.clone();
-    }
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let connector = TlsConnector::new(Arc::new(tls), config.tls_server_name.clone());
-    let agent = format!("{component}/{} (linux) marina", env!("CARGO_PKG_VERSION"));
-    let transport = Transport {
-        connector: connector.clone(),
-        current: Arc::new(Mutex::new((0, hyper_client(connector)))),
-        identity,
-        agent: HeaderValue::from_str(&agent).context("the component's name in User-Agent")?,
-    };
+    let transport = Transport::new(&config, component)?;
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
@@ -95,6 +91,30 @@ struct Transport {
 }
 
 impl Transport {
+    fn new(config: &kube::Config, component: &str) -> anyhow::Result<Self> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut tls = config.rustls_client_config().context("preparing TLS for the API client")?;
+        let identity = FileIdentity::from_auth(&config.auth_info)?;
+        if let Some(identity) = &identity {
+            tls.client_auth_cert_resolver = identity.clone();
+        }
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let connector = TlsConnector::new(Arc::new(tls), config.tls_server_name.clone());
+        let agent = format!("{component}/{} (linux) marina", env!("CARGO_PKG_VERSION"));
+        Ok(Self {
+            connector: connector.clone(),
+            current: Arc::new(Mutex::new((0, hyper_client(connector)))),
+            identity,
+            agent: HeaderValue::from_str(&agent).context("the component's name in User-Agent")?,
+        })
+    }
+
+    /// The same over a connection of its own.
+    fn separate(&self) -> Self {
+        let current = Arc::new(Mutex::new((0, hyper_client(self.connector.clone()))));
+        Self { current, ..self.clone() }
+    }
+
     fn pool(&self) -> Http {
         let generation = self.identity.as_ref().map_or(0, |identity| identity.refresh());
         let mut current = self.current.lock().expect("no code panics while it holds this lock");

@@ -10,10 +10,9 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::runtime::watcher;
-use serde_json::json;
 
 use crate::context::{Context, Running, enqueue_changes, together};
-use crate::writes::{Writer, code, namespace_is_terminating};
+use crate::writes::{Writer, code, ignore_missing, namespace_is_terminating};
 
 const NAME: &str = "kube-root-ca.crt";
 const KEY: &str = "ca.crt";
@@ -27,7 +26,7 @@ pub fn start(context: &Context) -> anyhow::Result<Option<Running>> {
     let Some(ca) = context.config.root_ca.clone() else { return Ok(None) };
     let namespaces = context.informer::<Namespace>();
     let only = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
-    let maps = Arc::new(Informer::new(Api::<ConfigMap>::all(context.client.clone()), only));
+    let maps = Arc::new(Informer::new(Api::<ConfigMap>::all(context.manager.client.clone()), only));
     let queue = Arc::new(WorkQueue::new());
     enqueue_changes(&namespaces, &queue);
     let wake = queue.clone();
@@ -62,7 +61,9 @@ async fn ensure(writer: &Writer<ConfigMap>, namespace: &str, ca: &str) -> anyhow
     let data = BTreeMap::from([(KEY.to_owned(), ca.to_owned())]);
     if let Some(map) = writer.cache().get(&ObjectKey::new(namespace, NAME)) {
         if map.data.as_ref() != Some(&data) {
-            writer.patch(&map, json!({"data": data, "binaryData": null})).await?;
+            let mut updated = map.as_ref().clone();
+            (updated.data, updated.binary_data) = (Some(data), None);
+            ignore_missing(writer.replace(&updated).await)?;
         }
         return Ok(None);
     }

@@ -21,7 +21,7 @@ const TYPE: &str = "bootstrap.kubernetes.io/token";
 /// Never.
 pub fn start(context: &Context) -> anyhow::Result<Option<Running>> {
     let only = watcher::Config::default().fields(&format!("type={TYPE}"));
-    let api = Api::<Secret>::namespaced(context.client.clone(), "kube-system");
+    let api = Api::<Secret>::namespaced(context.manager.client.clone(), "kube-system");
     let secrets = Arc::new(Informer::new(api, only));
     let queue = Arc::new(WorkQueue::new());
     enqueue_changes(&secrets, &queue);

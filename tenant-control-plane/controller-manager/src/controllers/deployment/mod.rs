@@ -177,8 +177,11 @@ impl Controller {
             }
             Change::Delete(set) => self.sets.delete(&set).await?,
             Change::Revision(revision) => {
-                let patch = json!({"metadata": {"annotations": {annotations::REVISION: revision}}});
-                ignore_missing(self.deployments.patch(deployment, patch).await)?;
+                self.write(deployment, |deployment| {
+                    let annotations = deployment.metadata.annotations.get_or_insert_default();
+                    annotations.insert(annotations::REVISION.to_owned(), revision);
+                })
+                .await?;
             }
             Change::Status(status) => self.write_status(deployment, *status).await?,
         }
@@ -190,6 +193,17 @@ impl Controller {
         seen: &Deployment,
         status: DeploymentStatus,
     ) -> anyhow::Result<()> {
+        self.write(seen, |deployment| deployment.status = Some(status)).await
+    }
+
+    /// Changes status or annotations. Both go through the status subresource, which takes nothing
+    /// from the spec: the controller's role allows no patch, and a whole Deployment written back
+    /// might lack a field that is younger than this program.
+    async fn write(
+        &self,
+        seen: &Deployment,
+        change: impl FnOnce(&mut Deployment),
+    ) -> anyhow::Result<()> {
         // A revision written just now has changed the resource version.
         let current = self.deployments.cache().get(&ObjectKey::of(seen));
         let Some(current) = current.filter(|c| c.metadata.uid == seen.metadata.uid) else {
@@ -199,7 +213,7 @@ impl Controller {
             return Ok(());
         }
         let mut updated = current.as_ref().clone();
-        updated.status = Some(status);
+        change(&mut updated);
         ignore_missing(self.deployments.replace_status(&updated).await)?;
         Ok(())
     }

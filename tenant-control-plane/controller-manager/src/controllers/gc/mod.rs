@@ -47,6 +47,7 @@ const IGNORED: [&str; 1] = ["events"];
 pub fn start(context: &Context) -> anyhow::Result<Option<Running>> {
     let collector = Arc::new(Collector {
         client: context.bulk.clone(),
+        watching: context.manager.bulk.clone(),
         graph: Mutex::new(Graph::default()),
         queue: Arc::new(WorkQueue::new()),
         resources: RwLock::new(Vec::new()),
@@ -93,6 +94,8 @@ struct Monitor {
 
 struct Collector {
     client: Client,
+    /// For the watches, on a connection of their own.
+    watching: Client,
     graph: Mutex<Graph>,
     queue: Arc<WorkQueue<Work>>,
     resources: RwLock<Vec<Resource>>,
@@ -209,7 +212,8 @@ impl Collector {
             kind: resource.kind.clone(),
             plural: resource.plural.clone(),
         };
-        let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(self.client.clone(), &kind);
+        let api: Api<PartialObjectMeta<DynamicObject>> =
+            Api::all_with(self.watching.clone(), &kind);
         let mut events = std::pin::pin!(events(api, watcher::Config::default()));
         let mut listed = HashSet::new();
         while let Some(event) = events.next().await {

@@ -38,7 +38,7 @@ const LEASES: &str = "kube-node-lease";
 pub fn start(context: &Context) -> anyhow::Result<Option<Running>> {
     let nodes = context.informer::<Node>();
     let cache = pods::informer(context);
-    let leases = Api::<Lease>::namespaced(context.client.clone(), LEASES);
+    let leases = Api::<Lease>::namespaced(context.manager.client.clone(), LEASES);
     let leases = Arc::new(Informer::new(leases, watcher::Config::default()));
     let queue = Arc::new(WorkQueue::new());
     enqueue_changes(&nodes, &queue);

@@ -1,0 +1,153 @@
+//! The report: Markdown on standard output and in RESULTS.md, JSON beside the logs.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use lab::mix::Origin;
+use lab::places::Places;
+use serde_json::json;
+
+use crate::machine::{self, Processors};
+use crate::rounds::{Entry, Outcome};
+
+/// The file with all recorded results, in the working directory that `cargo xtask` gives.
+pub const RESULTS: &str = "tests/bench/RESULTS.md";
+
+/// Under which circumstances something was measured.
+pub struct Circumstances {
+    /// UTC.
+    pub date: String,
+    /// Processors, memory, kernel.
+    pub machine: String,
+    /// Version of our server, with the commit.
+    pub ours: String,
+    /// Version of upstream's.
+    pub upstream: String,
+    /// What reproduces it.
+    pub command: String,
+}
+
+impl Circumstances {
+    /// Those of now. `args` are the arguments of this program.
+    pub fn now(entry: &Entry, places: &Places, processors: Processors, args: &[String]) -> Self {
+        let mut ours = machine::version(places, entry.part, Origin::Ours);
+        if let Some(commit) = machine::commit() {
+            let _ = write!(ours, ", commit {commit}");
+        }
+        Self {
+            date: jiff::Timestamp::now().strftime("%Y-%m-%d").to_string(),
+            machine: machine::describe(processors),
+            ours,
+            upstream: machine::version(places, entry.part, Origin::Upstream),
+            command: format!("cargo xtask bench {}", args.join(" ")),
+        }
+    }
+}
+
+/// The section of a subject.
+pub fn markdown(entry: &Entry, circumstances: &Circumstances, outcomes: &[Outcome]) -> String {
+    let Circumstances { date, machine, ours, upstream, command } = circumstances;
+    let mut text = format!(
+        "## {}\n\n`{command}` on {date}: {machine}. Ours: {ours}. Upstream: {upstream}.\n\n{}\n\n\
+         Cells are medians (smallest–largest) of all rounds; ratio is ours/upstream. Of op and events \
+         more is better, of all else less.\n",
+        entry.name, entry.about
+    );
+    for outcome in outcomes {
+        let rounds = if outcome.rounds == 1 {
+            "1 round".into()
+        } else {
+            format!("{} rounds", outcome.rounds)
+        };
+        let _ =
+            write!(text, "\n### {} ({rounds})\n\n{}", outcome.scene, outcome.comparison.markdown());
+        if !outcome.failures.is_empty() {
+            text.push_str("\nFailed:\n\n");
+        }
+        for failure in &outcome.failures {
+            let _ = writeln!(text, "- {}", failure.lines().next().unwrap_or_default());
+        }
+    }
+    text
+}
+
+/// Every number, for programs.
+pub fn json(
+    entry: &Entry,
+    circumstances: &Circumstances,
+    outcomes: &[Outcome],
+) -> serde_json::Value {
+    let scenes: Vec<_> = outcomes
+        .iter()
+        .map(|outcome| {
+            json!({
+                "scene": outcome.scene,
+                "rounds": outcome.rounds,
+                "figures": outcome.comparison.json(),
+                "failures": outcome.failures,
+            })
+        })
+        .collect();
+    json!({
+        "subject": entry.name,
+        "date": circumstances.date,
+        "machine": circumstances.machine,
+        "ours": circumstances.ours,
+        "upstream": circumstances.upstream,
+        "command": circumstances.command,
+        "scenes": scenes,
+    })
+}
+
+/// Puts a subject's section into [`RESULTS`].
+///
+/// # Errors
+/// The file is not here, or cannot be written.
+pub fn record(subject: &str, section: &str) -> anyhow::Result<()> {
+    let path = Path::new(RESULTS);
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("reading {RESULTS}: start this from the repository's root"))?;
+    fs::write(path, replace(&text, subject, section)?).with_context(|| format!("writing {RESULTS}"))
+}
+
+/// Replaces what stands between a subject's two comments, or adds both at the end.
+fn replace(text: &str, subject: &str, section: &str) -> anyhow::Result<String> {
+    let (begin, end) = (format!("<!-- bench {subject} -->"), format!("<!-- end {subject} -->"));
+    let section = format!("{begin}\n{}\n{end}", section.trim_end());
+    let Some(from) = text.find(&begin) else {
+        return Ok(format!("{}\n\n{section}\n", text.trim_end()));
+    };
+    let Some(length) = text[from..].find(&end) else {
+        bail!("{RESULTS} has {begin} without {end}");
+    };
+    Ok(format!("{}{section}{}", &text[..from], &text[from + length + end.len()..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_is_added_once_and_then_replaced() {
+        let start = "# Measured\n\nText.\n";
+        let one = replace(start, "etcd", "## etcd\n\nold\n").unwrap();
+        assert_eq!(
+            one,
+            "# Measured\n\nText.\n\n<!-- bench etcd -->\n## etcd\n\nold\n<!-- end etcd -->\n"
+        );
+        let two = replace(&one, "proxy", "## proxy\n").unwrap();
+        let three = replace(&two, "etcd", "## etcd\n\nnew\n").unwrap();
+        assert_eq!(three, two.replace("old", "new"));
+        assert!(three.ends_with(
+            "<!-- end etcd -->\n\n<!-- bench proxy -->\n## proxy\n<!-- end proxy -->\n"
+        ));
+    }
+
+    #[test]
+    fn a_torn_section_is_not_guessed_at() {
+        let error = replace("<!-- bench etcd -->\nx\n", "etcd", "y").unwrap_err();
+        assert!(error.to_string().contains("<!-- end etcd -->"), "{error}");
+    }
+}

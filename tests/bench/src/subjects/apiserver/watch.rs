@@ -1,0 +1,291 @@
+//! Many watches under writes: delivery lag, events per second, memory per watch.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use http::Method;
+use lab::process::Process;
+use tokio::task::JoinSet;
+
+use super::objects::{self, INDEX, STAMP};
+use super::stamps::{Stamps, stamp};
+use super::{Body, CLIENTS, CONNECTIONS, Call, Client, Identity, Media, NAMESPACE, Plane, named, pods};
+use crate::bench::Bench;
+use crate::drive::{Load, drive, rate};
+use crate::figures::{Figures, Unit};
+use crate::subjects::api::{Stencil, next_chunk};
+
+/// Watches that share a connection, where they do.
+const SHARING: usize = 50;
+/// ConfigMaps that are written while all are watched.
+const WATCHED: usize = 100;
+/// Between two writes of the paced phase.
+const PACE: Duration = Duration::from_millis(200);
+/// Clients that write at full speed while everybody watches everything.
+const WRITERS: usize = 4;
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Everybody watches the same, in both forms; then every node watches its own pods.
+pub fn measure(
+    bench: &Bench,
+    plane: &Plane,
+    user: &Identity,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
+    let writer = bench.block_on(Client::connect(user, CONNECTIONS))?;
+    let (all, nodes) = (bench.either(1_000, 100), bench.either(pods::NODES, 100));
+    let mut watches = Watches { bench, server: &plane.server, user, writer, figures };
+    for media in [Media::Json, Media::Protobuf] {
+        watches.everything(all, media)?;
+    }
+    watches.own_pods(nodes)
+}
+
+struct Watches<'a> {
+    bench: &'a Bench,
+    server: &'a Process,
+    user: &'a Identity,
+    writer: Client,
+    figures: &'a mut Figures,
+}
+
+impl Watches<'_> {
+    /// `count` watches of the same ConfigMaps: every write is `count` events.
+    fn everything(&mut self, count: usize, media: Media) -> anyhow::Result<()> {
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/configmaps");
+        let write = stamped_config_map()?;
+        let writer = self.writer.clone();
+        let put = async |client: usize, index: usize, time: Duration| {
+            let index = index % WATCHED;
+            let body = Body::json(write.fill(&[&format!("{index:08}"), &stamp(time)])?);
+            let path = format!("{path}/watched-{index:08}");
+            writer.read(client, &Call::with_body(Method::PUT, path, body)).await?;
+            Ok(())
+        };
+        self.make_watched(&path, &write)?;
+        let kind = format!("{count} watches of the same, {}", named(media));
+        let watched = vec![format!("{path}?watch=true"); count];
+        let watchers = self.open(&kind, watched, media, count.div_ceil(SHARING))?;
+        let paced = self.bench.either(100, 10);
+        let phase = self.bench.block_on(watchers.write(self.server, count, async |clock| {
+            let mut ticks = tokio::time::interval(PACE);
+            for index in 0..paced {
+                ticks.tick().await;
+                put(0, index, clock.elapsed()).await?;
+            }
+            Ok(paced)
+        }));
+        let per_second = count * 1_000 / PACE.as_millis() as usize;
+        let name = format!("{kind}: {per_second} events per second");
+        self.enter(&name, &phase.with_context(|| name.clone())?, false);
+        let load = self.load(WRITERS, 1_000, 50);
+        let phase = self.bench.block_on(watchers.write(self.server, count, async |clock| {
+            let put = async |client, index| put(client, index, clock.elapsed()).await;
+            Ok(drive(load, 0, put).await?.done())
+        }));
+        let name = format!("{kind}: {WRITERS} clients write");
+        self.enter(&name, &phase.with_context(|| name.clone())?, true);
+        self.bench.settle(self.server)?;
+        self.figures.memory(&format!("PSS, {kind}, after all events"), "", self.server.pss()?);
+        Ok(())
+    }
+
+    /// A watch per node, each over a connection of its own, as kubelets have them.
+    fn own_pods(&mut self, nodes: usize) -> anyhow::Result<()> {
+        let kind = format!("{nodes} nodes watch their pods, protobuf");
+        let own = |node| format!("/api/v1/pods?watch=true&fieldSelector=spec.nodeName%3Dnode-{node:04}");
+        let watchers = self.open(&kind, (0..nodes).map(own).collect(), Media::Protobuf, nodes)?;
+        let status = Stencil::json(&objects::status(STAMP), &[STAMP])?;
+        let load = self.load(CLIENTS, 20_000, 1_000);
+        let (writer, total) = (self.writer.clone(), pods::count(self.bench));
+        let phase = self.bench.block_on(watchers.write(self.server, 1, async |clock| {
+            let patch = async |client, index: usize| {
+                // Pods on the nodes that watch, and on no other.
+                let pod = index % nodes + (index / nodes * pods::NODES) % total;
+                let path = format!("{}/bench-{pod:08}/status", pods::path());
+                let body = Body::strategic_patch(status.fill(&[&stamp(clock.elapsed())])?);
+                writer.read(client, &Call::with_body(Method::PATCH, path, body)).await?;
+                Ok(())
+            };
+            Ok(drive(load, 0, patch).await?.done())
+        }));
+        let name = format!("{kind}: {CLIENTS} clients patch");
+        self.enter(&name, &phase.with_context(|| name.clone())?, true);
+        Ok(())
+    }
+
+    fn load(&self, clients: usize, full: usize, quick: usize) -> Load {
+        let within = Duration::from_secs(self.bench.either(30, 3));
+        Load { clients, operations: self.bench.either(full, quick), within }
+    }
+
+    fn make_watched(&self, path: &str, write: &Stencil) -> anyhow::Result<()> {
+        let load = Load { clients: CLIENTS, operations: WATCHED, within: PATIENCE };
+        let made = drive(load, 0, async |client, index| {
+            let name = format!("{index:08}");
+            let existing = Call::get(format!("{path}/watched-{name}"));
+            if self.writer.read(client, &existing).await.is_err() {
+                let body = Body::json(write.fill(&[&name, &stamp(Duration::ZERO)])?);
+                self.writer.read(client, &Call::with_body(Method::POST, path, body)).await?;
+            }
+            Ok(())
+        });
+        self.bench.block_on(made)?;
+        Ok(())
+    }
+
+    /// Opens a watch for every path, and enters what one takes.
+    fn open(
+        &mut self,
+        kind: &str,
+        paths: Vec<String>,
+        media: Media,
+        connections: usize,
+    ) -> anyhow::Result<Watchers> {
+        self.bench.settle(self.server)?;
+        let (before, count) = (self.server.pss()?, paths.len());
+        let opening = Watchers::open(self.user, &self.writer, paths, media, connections);
+        let watchers = self.bench.block_on(opening).with_context(|| kind.to_owned())?;
+        self.bench.settle(self.server)?;
+        let opened = self.server.pss()?;
+        self.figures.memory(&format!("PSS, {kind}, idle"), "", opened);
+        let each = opened.saturating_sub(before) as f64 / count as f64;
+        self.figures.add(&format!("PSS per watch, {kind}"), "", Unit::Bytes, each);
+        Ok(watchers)
+    }
+
+    fn enter(&mut self, name: &str, phase: &Phase, rated: bool) {
+        if rated {
+            self.figures.add(name, "", Unit::EventsPerSecond, rate(phase.lags.len(), phase.elapsed));
+        }
+        self.figures.add(name, "", Unit::EventsPerCpuSecond, rate(phase.lags.len(), phase.cpu));
+        self.figures.latency(name, &phase.lags);
+    }
+}
+
+/// Gaps: index, stamp.
+fn stamped_config_map() -> anyhow::Result<Stencil> {
+    Stencil::json(&objects::stamped(&format!("watched-{INDEX}"), STAMP), &[INDEX, STAMP])
+}
+
+/// What came of some writes.
+struct Phase {
+    /// Of each event, sorted.
+    lags: Vec<Duration>,
+    /// From the first write to the last event.
+    elapsed: Duration,
+    /// The server's processor time.
+    cpu: Duration,
+}
+
+/// Open watches. They end when this is dropped.
+struct Watchers {
+    seen: Arc<Seen>,
+    /// Times in stamps count from here.
+    clock: Instant,
+    _streams: JoinSet<()>,
+}
+
+/// What has arrived.
+#[derive(Default)]
+struct Seen(Mutex<Arrived>);
+
+#[derive(Default)]
+struct Arrived {
+    open: usize,
+    lags: Vec<Duration>,
+    failure: Option<String>,
+}
+
+impl Seen {
+    fn lock(&self) -> MutexGuard<'_, Arrived> {
+        self.0.lock().expect("no code panics while it holds this lock")
+    }
+
+    /// Waits until `enough` of what has arrived.
+    async fn until(&self, enough: impl Fn(&Arrived) -> usize, count: usize) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (have, failure) = {
+                let mut arrived = self.lock();
+                (enough(&arrived), arrived.failure.take())
+            };
+            match failure {
+                Some(failure) => bail!("a watch ended: {failure}"),
+                None if have >= count => return Ok(()),
+                None if Instant::now() > deadline => bail!("only {have} of {count} arrived"),
+                None => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+    }
+}
+
+impl Watchers {
+    async fn open(
+        user: &Identity,
+        reader: &Client,
+        paths: Vec<String>,
+        media: Media,
+        connections: usize,
+    ) -> anyhow::Result<Self> {
+        let client = Client::connect(user, connections).await?;
+        let (seen, clock, count) = (Arc::new(Seen::default()), Instant::now(), paths.len());
+        let from = current_version(reader).await?;
+        let mut streams = JoinSet::new();
+        for (index, path) in paths.into_iter().enumerate() {
+            let (client, seen) = (client.clone(), seen.clone());
+            let path = format!("{path}&allowWatchBookmarks=true&resourceVersion={from}");
+            let call = Call::get(path).accept(media);
+            streams.spawn(async move {
+                if let Err(error) = follow(&client, index, &call, &seen, clock).await {
+                    seen.lock().failure = Some(format!("{error:#}"));
+                }
+            });
+        }
+        seen.until(|arrived| arrived.open, count).await.context("opening watches")?;
+        Ok(Self { seen, clock, _streams: streams })
+    }
+
+    /// Lets `writes` write, which says how often it did, and waits for `each` events per write.
+    async fn write(
+        &self,
+        server: &Process,
+        each: usize,
+        writes: impl AsyncFnOnce(Instant) -> anyhow::Result<usize>,
+    ) -> anyhow::Result<Phase> {
+        self.seen.lock().lags.clear();
+        let (before, started) = (server.used()?, Instant::now());
+        let events = each * writes(self.clock).await?;
+        self.seen.until(|arrived| arrived.lags.len(), events).await?;
+        let (elapsed, cpu) = (started.elapsed(), server.used()? - before);
+        let mut lags = std::mem::take(&mut self.seen.lock().lags);
+        lags.sort_unstable();
+        Ok(Phase { lags, elapsed, cpu })
+    }
+}
+
+/// A version from which nothing has to be caught up.
+async fn current_version(reader: &Client) -> anyhow::Result<String> {
+    let answer = reader.read(0, &Call::get(format!("{}?limit=1", pods::path()))).await?;
+    pods::version(&answer)
+}
+
+/// One watch, until it is dropped.
+async fn follow(
+    client: &Client,
+    index: usize,
+    call: &Call,
+    seen: &Seen,
+    clock: Instant,
+) -> anyhow::Result<()> {
+    let mut body = client.send(index, call).await?.into_body();
+    seen.lock().open += 1;
+    let mut stamps = Stamps::default();
+    while let Some(chunk) = next_chunk(&mut body).await? {
+        let now = clock.elapsed();
+        let mut arrived = seen.lock();
+        stamps.feed(&chunk, |sent| arrived.lags.push(now.saturating_sub(sent)));
+    }
+    bail!("the server closed the stream")
+}
