@@ -17,7 +17,7 @@ use node_image::store::Store;
 use node_image::{debian, elf, tree};
 
 /// To be raised when this file makes something else of the same lists.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
 
 /// Beside these there is only what they depend on.
 const PACKAGES: &[&str] = &[
@@ -127,6 +127,8 @@ fn make(rootfs: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     for (path, text) in FILES {
         tree::install(&rootfs.join(path), text.as_bytes(), 0o644)?;
     }
+    // See `busybox` for why not busybox's own.
+    symlink("bash", rootfs.join("usr/bin/sh")).context("linking the shell")?;
     for applet in applets(rootfs)? {
         let there = |dir: &str| fs::symlink_metadata(rootfs.join(dir).join(&applet)).is_ok();
         if !there("usr/bin") && !there("usr/sbin") {
@@ -139,7 +141,10 @@ fn make(rootfs: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
 /// Where busybox is in the base.
 pub const BUSYBOX: &str = "usr/bin/busybox";
 
-/// Busybox without its libraries, with a link for each of its commands and the files that name
+/// Where bash is in the base.
+pub const SHELL: &str = "usr/bin/bash";
+
+/// Busybox and the shell without their libraries, with a link for each of its commands and the files that name
 /// users.
 ///
 /// # Errors
@@ -152,6 +157,12 @@ pub fn busybox(rootfs: &Path) -> anyhow::Result<Layer> {
     for applet in applets(rootfs)? {
         layer.link(&format!("bin/{applet}"), "busybox");
     }
+    // Debian's busybox does not hand variables such as `data-1` to what its shell starts; the one
+    // of upstream's image does, and tests look for them. Bash does too.
+    let path = rootfs.join(SHELL);
+    let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    layer.file("bin/bash", 0o755, bytes);
+    layer.link("bin/sh", "bash");
     layer.link("usr/bin/env", "../../bin/env");
     for dir in ["dev", "home", "usr/sbin", "var"] {
         layer.directory(dir, 0o755);

@@ -215,7 +215,7 @@ impl<'a> Builder<'a> {
         let busybox = self.rootfs.join(base::BUSYBOX);
         let mut found = match recipe.below {
             Below::Debian => return Ok(Vec::new()),
-            Below::Busybox => vec![busybox],
+            Below::Busybox => vec![busybox, self.rootfs.join(base::SHELL)],
             Below::Nothing => Vec::new(),
         };
         for name in recipe.programs() {
