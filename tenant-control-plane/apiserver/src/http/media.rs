@@ -110,6 +110,18 @@ pub fn wants_kind(headers: &HeaderMap, group: &str, kind: &str) -> Option<String
     None
 }
 
+/// The best of the offered media types, or `None` when the client wants none of them.
+pub fn best_of<'o>(headers: &HeaderMap, offered: &[&'o str]) -> Option<&'o str> {
+    let clauses = clauses(headers);
+    if clauses.is_empty() {
+        return offered.first().copied();
+    }
+    clauses.iter().find_map(|clause| match clause.media_type {
+        "*/*" | "application/*" => offered.first().copied(),
+        wanted => offered.iter().find(|o| **o == wanted).copied(),
+    })
+}
+
 /// The media type of the request's body, without parameters, lower case.
 pub fn content_type(headers: &HeaderMap) -> String {
     let text = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();

@@ -1,5 +1,7 @@
 //! Responses.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderValue, StatusCode, header};
 use machinery::Status;
@@ -20,6 +22,17 @@ pub fn bytes(code: StatusCode, media_type: &'static str, bytes: impl Into<Bytes>
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+/// Bytes that are held in several pieces, sent one behind the other without being copied.
+pub fn pieces(media_type: &'static str, pieces: Arc<[Bytes]>) -> Response {
+    let length: usize = pieces.iter().map(Bytes::len).sum();
+    let stream =
+        (0..pieces.len()).map(move |i| Ok::<_, std::convert::Infallible>(pieces[i].clone()));
+    let mut response = bytes(StatusCode::OK, media_type, Bytes::new());
+    *response.body_mut() = body::stream(futures::stream::iter(stream));
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     response
 }
 

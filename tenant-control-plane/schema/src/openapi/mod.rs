@@ -4,12 +4,16 @@
 //! and how `apply` merges (`components`). Documents are made on demand and not kept here: the
 //! caller caches the bytes it sends.
 
+mod custom;
 mod docs;
+mod gnostic;
 mod paths;
 mod schemas;
+pub mod v2;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
@@ -25,6 +29,8 @@ pub struct ResourceRow {
     pub version: String,
     /// CamelCase kind.
     pub kind: String,
+    /// Kind of its lists.
+    pub list_kind: String,
     /// Lower-case plural, as in URLs.
     pub plural: String,
     /// True when objects live in namespaces.
@@ -33,6 +39,17 @@ pub struct ResourceRow {
     pub verbs: Vec<String>,
     /// Subresources by their name in URLs.
     pub subresources: Vec<Subresource>,
+    /// Set for custom resources.
+    pub custom: Option<Custom>,
+}
+
+/// What the definition of a custom resource says about one version.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Custom {
+    /// `openAPIV3Schema`; `null` when there is none.
+    pub schema: Arc<Value>,
+    /// Paths of selectable fields, without the dot in front: `spec.color`.
+    pub selectable: Vec<String>,
 }
 
 /// One subresource of a [`ResourceRow`].
@@ -82,11 +99,11 @@ impl Schema {
     pub fn openapi_v3(&self, rows: &[ResourceRow], path: &str) -> Option<Value> {
         let rows: Vec<&ResourceRow> = rows.iter().filter(|row| row.path() == path).collect();
         let first = rows.first()?;
-        let mut schemas = Schemas::new(self, Notation::V3);
+        let mut schemas = Schemas::new(self, Notation::V3, &rows);
         let mut paths = Map::new();
         for row in &rows {
             paths::add(row, &mut schemas, &mut paths);
-            schemas.add_kind(&row.group, &row.version, &format!("{}List", row.kind));
+            schemas.add_kind(&row.group, &row.version, &row.list_kind);
         }
         for kind in ["DeleteOptions", "WatchEvent"] {
             schemas.add_kind(&first.group, &first.version, kind);
@@ -98,22 +115,6 @@ impl Schema {
             "paths": paths,
             "components": {"schemas": schemas.finish()},
         }))
-    }
-
-    /// `/openapi/v2`: everything in one Swagger document.
-    pub fn openapi_v2(&self, rows: &[ResourceRow]) -> Value {
-        let mut schemas = Schemas::new(self, Notation::V2);
-        let mut paths = Map::new();
-        for row in rows {
-            paths::add(row, &mut schemas, &mut paths);
-            schemas.add_kind(&row.group, &row.version, &format!("{}List", row.kind));
-        }
-        json!({
-            "swagger": "2.0",
-            "info": {"title": "Kubernetes", "version": format!("v{}.0", self.version())},
-            "paths": paths,
-            "definitions": schemas.finish(),
-        })
     }
 }
 
@@ -135,6 +136,7 @@ mod tests {
             group: "apps".into(),
             version: "v1".into(),
             kind: "Deployment".into(),
+            list_kind: "DeploymentList".into(),
             plural: "deployments".into(),
             namespaced: true,
             verbs: all.map(String::from).to_vec(),
@@ -142,6 +144,7 @@ mod tests {
                 sub("status", "apps", "Deployment"),
                 sub("scale", "autoscaling", "Scale"),
             ],
+            custom: None,
         }
     }
 

@@ -186,10 +186,7 @@ fn write(
     schemas: &mut Schemas<'_>,
 ) -> Value {
     let (group, version, kind) = operation.kind;
-    let group_title = match row.group.split('.').next().unwrap_or_default() {
-        "" => "Core".to_owned(),
-        group => title(group),
-    };
+    let group_title = group_title(&row.group);
     let scope = if path.contains("{namespace}") { "Namespaced" } else { "" };
     let id = format!(
         "{}{group_title}{}{scope}{}{suffix}",
@@ -199,7 +196,7 @@ fn write(
     );
     let reference = match operation.answer {
         Answer::Kind => schemas.add_kind(group, version, kind),
-        Answer::List => schemas.add_kind(group, version, &format!("{kind}List")),
+        Answer::List => schemas.add_kind(group, version, &row.list_kind),
         Answer::Status => schemas.add_named(STATUS),
     };
     let body = match operation.body {
@@ -212,7 +209,7 @@ fn write(
         operation.query.iter().map(|name| parameter(schemas.notation, name, "query")).collect();
     let mut out = json!({
         "operationId": id,
-        "tags": [format!("{}_{}", group_title.to_lowercase(), row.version)],
+        "tags": [format!("{}_{}", uncapitalised(&group_title), row.version)],
         "x-kubernetes-action": operation.action,
         "x-kubernetes-group-version-kind": {"group": group, "version": version, "kind": kind},
     });
@@ -222,8 +219,7 @@ fn write(
             out["responses"] = json!({"200": {"description": "OK", "content": {
                 "application/json": {"schema": answer}}}, "401": {"description": "Unauthorized"}});
             if let Some(body) = body {
-                let types: &[&str] =
-                    if matches!(operation.body, Body::Patch) { &PATCH_TYPES } else { &["*/*"] };
+                let types = body_types(row, &operation.body);
                 let content: Map<String, Value> =
                     types.iter().map(|t| ((*t).to_owned(), json!({"schema": body}))).collect();
                 out["requestBody"] = json!({"content": content});
@@ -234,9 +230,7 @@ fn write(
                 "401": {"description": "Unauthorized"}});
             out["produces"] = json!(["application/json"]);
             if let Some(body) = body {
-                let types: &[&str] =
-                    if matches!(operation.body, Body::Patch) { &PATCH_TYPES } else { &["*/*"] };
-                out["consumes"] = json!(types);
+                out["consumes"] = json!(body_types(row, &operation.body));
                 parameters.push(json!({"name": "body", "in": "body", "schema": body}));
             }
         }
@@ -265,6 +259,29 @@ fn parameter(notation: Notation, name: &str, place: &str) -> Value {
         Notation::V3 => out["schema"] = json!({"type": kind, "uniqueItems": true}),
     }
     out
+}
+
+/// Media types of a body. Custom resources have no strategic merge patch: it needs struct tags.
+fn body_types(row: &ResourceRow, body: &Body) -> Vec<&'static str> {
+    if !matches!(body, Body::Patch) {
+        return vec!["*/*"];
+    }
+    let mut types = PATCH_TYPES.to_vec();
+    types.retain(|t| row.custom.is_none() || !t.contains("strategic"));
+    types
+}
+
+/// `rbac.authorization.k8s.io` to `RbacAuthorization`.
+fn group_title(group: &str) -> String {
+    match group.strip_suffix(".k8s.io").unwrap_or(group) {
+        "" => "Core".to_owned(),
+        group => group.split(['.', '-']).map(title).collect(),
+    }
+}
+
+fn uncapitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
 }
 
 /// `v1` to `V1`, `ephemeralcontainers` to `Ephemeralcontainers`.

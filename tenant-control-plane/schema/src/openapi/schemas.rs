@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
+use super::ResourceRow;
+use super::custom::{self, Publisher};
 use super::docs::Docs;
 use crate::table::{Field, FieldType, ListKind, Scalar, Schema, Type, TypeId};
 
@@ -16,7 +18,17 @@ pub(crate) enum Notation {
     V3,
 }
 
-const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+impl Notation {
+    /// A reference to a definition of the same document.
+    pub(crate) fn reference(self, name: &str) -> Value {
+        match self {
+            Notation::V2 => json!({"$ref": format!("#/definitions/{name}")}),
+            Notation::V3 => json!({"$ref": format!("#/components/schemas/{name}")}),
+        }
+    }
+}
+
+pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const JSON_SCHEMAS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1";
 
 /// Collects the types that a document needs, and those that they need.
@@ -25,15 +37,35 @@ pub(crate) struct Schemas<'s> {
     pub(crate) notation: Notation,
     wanted: BTreeSet<TypeId>,
     scalars: BTreeSet<String>,
+    /// Rows of custom resources.
+    custom: Vec<&'s ResourceRow>,
 }
 
 impl<'s> Schemas<'s> {
-    pub(crate) fn new(schema: &'s Schema, notation: Notation) -> Self {
-        Self { schema, notation, wanted: BTreeSet::new(), scalars: BTreeSet::new() }
+    /// Nothing yet but the custom ones among the rows.
+    pub(crate) fn new(schema: &'s Schema, notation: Notation, rows: &[&'s ResourceRow]) -> Self {
+        let custom: Vec<_> = rows.iter().copied().filter(|r| r.custom.is_some()).collect();
+        let (wanted, scalars) = (BTreeSet::new(), BTreeSet::new());
+        let mut schemas = Self { schema, notation, wanted, scalars, custom };
+        if !schemas.custom.is_empty() {
+            for name in ["ObjectMeta", "ListMeta"] {
+                schemas.add_named(&format!("{META}.{name}"));
+            }
+        }
+        schemas
     }
 
     /// Adds the type of a kind and returns a reference to it, or `None` when there is no such kind.
     pub(crate) fn add_kind(&mut self, group: &str, version: &str, kind: &str) -> Option<Value> {
+        let is_wanted = |r: &&ResourceRow| r.group == group && r.version == version;
+        if self
+            .custom
+            .iter()
+            .filter(|r| is_wanted(r))
+            .any(|r| r.kind == kind || r.list_kind == kind)
+        {
+            return Some(self.notation.reference(&custom::name(group, version, kind)));
+        }
         let name = self.schema.type_of(group, version, kind)?.name.to_string();
         self.add_named(&name)
     }
@@ -42,7 +74,7 @@ impl<'s> Schemas<'s> {
     pub(crate) fn add_named(&mut self, name: &str) -> Option<Value> {
         let id = *self.schema.by_name.get(name)?;
         self.want(id);
-        Some(self.reference(name))
+        Some(self.notation.reference(name))
     }
 
     fn want(&mut self, id: TypeId) {
@@ -55,17 +87,21 @@ impl<'s> Schemas<'s> {
         }
     }
 
-    fn reference(&self, name: &str) -> Value {
-        match self.notation {
-            Notation::V2 => json!({"$ref": format!("#/definitions/{name}")}),
-            Notation::V3 => json!({"$ref": format!("#/components/schemas/{name}")}),
-        }
+    /// Writes the custom resources alone.
+    pub(crate) fn finish_custom(self) -> BTreeMap<String, Value> {
+        self.custom_definitions(&mut Docs::default())
     }
 
-    /// Writes all collected types.
-    pub(crate) fn finish(mut self) -> Value {
+    fn custom_definitions(&self, docs: &mut Docs) -> BTreeMap<String, Value> {
+        let mut publisher = Publisher { notation: self.notation, docs };
+        let rows = self.custom.iter().filter_map(|row| Some((row, row.custom.as_ref()?)));
+        rows.flat_map(|(row, custom)| publisher.definitions(row, custom)).collect()
+    }
+
+    /// Writes all collected types, and the custom resources.
+    pub(crate) fn finish(mut self) -> BTreeMap<String, Value> {
         let mut docs = Docs::default();
-        let mut out = BTreeMap::new();
+        let mut out = self.custom_definitions(&mut docs);
         let mut kinds: BTreeMap<TypeId, Vec<Value>> = BTreeMap::new();
         for kind in self.schema.kinds() {
             kinds.entry(kind.ty).or_default().push(json!({
@@ -85,7 +121,7 @@ impl<'s> Schemas<'s> {
             describe(&mut value, docs.of_type(&name));
             out.insert(name, Value::Object(value));
         }
-        Value::Object(out.into_iter().collect())
+        out
     }
 
     fn object(&mut self, ty: &Type, docs: &mut Docs) -> Map<String, Value> {
@@ -125,7 +161,8 @@ impl<'s> Schemas<'s> {
             }
         }
         let mut put = |name: &str, value: Value| drop(out.insert(name.to_owned(), value));
-        if let Some(default) = &field.default {
+        // Version 2 never had defaults: kubectl's old validation does not know them.
+        if let Some(default) = field.default.as_ref().filter(|_| self.notation == Notation::V3) {
             put("default", (**default).clone());
         }
         if !field.values.is_empty() && matches!(field.ty, FieldType::Scalar(Scalar::String)) {
@@ -160,7 +197,9 @@ impl<'s> Schemas<'s> {
 
     fn value(&mut self, ty: &FieldType) -> Value {
         match ty {
-            FieldType::Object(id) => self.reference(&self.schema.resolve(*id).name.clone()),
+            FieldType::Object(id) => {
+                self.notation.reference(&self.schema.resolve(*id).name.clone())
+            }
             FieldType::List(inner) => json!({"type": "array", "items": self.item(inner)}),
             FieldType::Map(inner) => {
                 json!({"type": "object", "additionalProperties": self.item(inner)})
@@ -202,7 +241,7 @@ impl<'s> Schemas<'s> {
             Scalar::SchemaOrBool => format!("{JSON_SCHEMAS}.JSONSchemaPropsOrBool"),
             Scalar::SchemaOrStrings => format!("{JSON_SCHEMAS}.JSONSchemaPropsOrStringArray"),
         };
-        let reference = self.reference(&named);
+        let reference = self.notation.reference(&named);
         self.scalars.insert(named);
         reference
     }

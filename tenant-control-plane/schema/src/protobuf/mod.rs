@@ -9,7 +9,7 @@
 
 mod decode;
 mod encode;
-mod wire;
+pub(crate) mod wire;
 
 use machinery::GroupVersionKind;
 use serde_json::Value;

@@ -7,7 +7,7 @@ pub struct Malformed(pub(super) &'static str);
 
 /// A field's value as it stands on the wire.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Wire<'a> {
+pub(crate) enum Wire<'a> {
     Varint(u64),
     Fixed64(u64),
     Fixed32(u32),
@@ -45,21 +45,21 @@ impl<'a> Wire<'a> {
 }
 
 /// Reads one message.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
     /// The next field's tag and value; `None` at the end.
-    pub(super) fn next_field(&mut self) -> Result<Option<(u32, Wire<'a>)>, Malformed> {
+    pub(crate) fn next_field(&mut self) -> Result<Option<(u32, Wire<'a>)>, Malformed> {
         if self.rest.is_empty() {
             return Ok(None);
         }
@@ -79,7 +79,7 @@ impl<'a> Reader<'a> {
         Ok(Some((tag, value)))
     }
 
-    pub(super) fn varint(&mut self) -> Result<u64, Malformed> {
+    pub(crate) fn varint(&mut self) -> Result<u64, Malformed> {
         let mut value = 0_u64;
         for shift in (0..70).step_by(7) {
             let (first, rest) =
@@ -109,12 +109,12 @@ impl<'a> Reader<'a> {
 
 /// Writes one message.
 #[derive(Default)]
-pub(super) struct Writer {
+pub(crate) struct Writer {
     out: Vec<u8>,
 }
 
 impl Writer {
-    pub(super) fn finish(self) -> Vec<u8> {
+    pub(crate) fn finish(self) -> Vec<u8> {
         self.out
     }
 
@@ -126,28 +126,33 @@ impl Writer {
         self.out.push(value as u8);
     }
 
-    pub(super) fn varint(&mut self, tag: u32, value: u64) {
+    pub(crate) fn varint(&mut self, tag: u32, value: u64) {
         self.raw_varint(u64::from(tag) << 3);
         self.raw_varint(value);
     }
 
     /// A signed number, as `int32` and `int64` are written: sign-extended to 64 bits.
-    pub(super) fn int(&mut self, tag: u32, value: i64) {
+    pub(crate) fn int(&mut self, tag: u32, value: i64) {
         self.varint(tag, value as u64);
     }
 
-    pub(super) fn double(&mut self, tag: u32, value: f64) {
+    pub(crate) fn double(&mut self, tag: u32, value: f64) {
         self.raw_varint(u64::from(tag) << 3 | 1);
         self.out.extend(value.to_bits().to_le_bytes());
     }
 
-    pub(super) fn bytes(&mut self, tag: u32, value: &[u8]) {
-        self.raw_varint(u64::from(tag) << 3 | 2);
-        self.raw_varint(value.len() as u64);
+    pub(crate) fn bytes(&mut self, tag: u32, value: &[u8]) {
+        self.length_prefix(tag, value.len());
         self.out.extend(value);
     }
 
-    pub(super) fn text(&mut self, tag: u32, value: &str) {
+    /// The tag and length of a message that the caller puts behind this one's bytes.
+    pub(crate) fn length_prefix(&mut self, tag: u32, length: usize) {
+        self.raw_varint(u64::from(tag) << 3 | 2);
+        self.raw_varint(length as u64);
+    }
+
+    pub(crate) fn text(&mut self, tag: u32, value: &str) {
         self.bytes(tag, value.as_bytes());
     }
 }
