@@ -40,7 +40,12 @@ pub(crate) fn parse(version: &'static str, text: &'static str) -> Result<Schema,
         if let Some(rest) = line.strip_prefix("@type ") {
             let (name, flags) = rest.split_once(' ').unwrap_or((rest, ""));
             let name = Name::Borrowed(name);
-            schema.types.push(Type { name, fields: Vec::new(), atomic: flags == "atomic" });
+            schema.types.push(Type {
+                name,
+                fields: Vec::new(),
+                atomic: flags == "atomic",
+                open: false,
+            });
         } else if let Some(rest) = line.strip_prefix("@kind ") {
             schema.kinds.push(kind(rest, &schema.by_name).map_err(malformed)?);
         } else {

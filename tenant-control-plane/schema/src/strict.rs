@@ -36,7 +36,7 @@ impl Schema {
     /// Removes the fields that the type does not have.
     pub fn prune(&self, ty: &Type, value: &mut Value) {
         let Value::Object(fields) = value else { return };
-        fields.retain(|name, _| ty.field(name).is_some());
+        fields.retain(|name, _| ty.open || ty.field(name).is_some());
         for (name, inner) in fields {
             if let Some(field) = ty.field(name) {
                 self.prune_value(&field.ty, inner);
@@ -68,7 +68,7 @@ impl Schema {
     }
 
     /// The type that a schema-or-something scalar may hold.
-    fn schema_in(&self, scalar: Scalar) -> Option<&Type> {
+    pub(crate) fn schema_in(&self, scalar: Scalar) -> Option<&Type> {
         use Scalar::{SchemaOrArray, SchemaOrBool, SchemaOrStrings};
         matches!(scalar, SchemaOrArray | SchemaOrBool | SchemaOrStrings)
             .then(|| self.type_named(JSON_SCHEMA))
@@ -86,6 +86,7 @@ impl Schema {
             let here = At::under(at, name);
             match ty.field(name) {
                 Some(field) => self.unknown_in_value(&field.ty, value, &here, found),
+                None if ty.open => {}
                 None => found.push(format!("unknown field \"{here}\"")),
             }
         }

@@ -144,6 +144,8 @@ pub struct Type {
     pub fields: Vec<Field>,
     /// Replaced as a whole by server-side apply (`x-kubernetes-map-type: atomic`).
     pub atomic: bool,
+    /// Fields that are not listed may hold anything (`x-kubernetes-preserve-unknown-fields`).
+    pub open: bool,
 }
 
 impl Type {

@@ -6,6 +6,7 @@ pub mod connection;
 pub mod limit;
 pub mod media;
 pub mod query;
+pub mod repeated;
 pub mod request_info;
 pub mod respond;
 pub mod stack;

@@ -1,7 +1,7 @@
 //! From a request's body to a well-typed object of the row's kind.
 
 use bytes::Bytes;
-use machinery::{GroupVersionKind, Status};
+use machinery::{GroupVersionKind, Reason, Status};
 use schema::strict::{cannot_be_handled, strict_decoding_error};
 use serde_json::Value;
 
@@ -9,6 +9,7 @@ use super::options::FieldValidation;
 use super::{Call, options};
 use crate::http::Request;
 use crate::http::body::{self, Notation};
+use crate::http::repeated::repeated_keys;
 
 /// Reads a body as an object of a kind: group, version and kind are checked or filled in, types
 /// are checked, unknown and duplicate fields handled as the client wishes, and dropped.
@@ -34,12 +35,28 @@ pub fn from_bytes(
         _ => body::decode(bytes, notation)?,
     };
     identify(&mut object, gvk)?;
-    let duplicates = match notation {
-        Notation::Json => schema::duplicates::duplicate_fields(bytes),
-        Notation::Yaml | Notation::Protobuf => Vec::new(),
+    let found = match notation {
+        Notation::Json if !call.row.custom => {
+            let schema = call.schema();
+            let ty = schema.type_of(&gvk.group, &gvk.version, &gvk.kind);
+            Found::All(
+                ty.map(|ty| schema.unknown_and_duplicate_fields(ty, bytes)).unwrap_or_default(),
+            )
+        }
+        Notation::Json => Found::Repeated(schema::duplicates::duplicate_fields(bytes)),
+        Notation::Yaml => Found::Repeated(repeated_keys(bytes).into_iter().collect()),
+        Notation::Protobuf => Found::Repeated(Vec::new()),
     };
-    conform(call, &mut object, gvk, duplicates)?;
+    conform(call, &mut object, gvk, found)?;
     Ok(object)
+}
+
+/// What is known about a body's keys before its value is looked at.
+pub enum Found {
+    /// Keys that were given twice.
+    Repeated(Vec<String>),
+    /// These, and those that the kind does not have, in the order of the document.
+    All(Vec<String>),
 }
 
 /// A body of DeleteOptions; `null` when there is none.
@@ -97,7 +114,7 @@ pub fn conform(
     call: &Call,
     object: &mut Value,
     gvk: &GroupVersionKind,
-    mut faults: Vec<String>,
+    found: Found,
 ) -> Result<(), Status> {
     let schema = call.schema();
     let Some(ty) = schema.type_of(&gvk.group, &gvk.version, &gvk.kind) else { return Ok(()) };
@@ -106,11 +123,16 @@ pub fn conform(
         .map_err(|why| Status::bad_request(cannot_be_handled(gvk, &why)))?;
     let mode = options::field_validation(call)?;
     let unknown = schema.unknown_fields(ty, object);
-    // Custom objects are pruned by their schema proper, which may keep parts.
-    if !unknown.is_empty() && !call.row.custom {
+    if !unknown.is_empty() {
         schema.prune(ty, object);
     }
-    faults.extend(unknown);
+    let faults = match found {
+        Found::All(faults) => faults,
+        Found::Repeated(mut faults) => {
+            faults.extend(unknown);
+            faults
+        }
+    };
     match mode {
         FieldValidation::Ignore => {}
         FieldValidation::Warn => faults.into_iter().for_each(|fault| call.warn(fault)),
@@ -123,4 +145,31 @@ pub fn conform(
         }
     }
     Ok(())
+}
+
+/// Checks a configuration for server-side apply: it may hold nothing that its kind does not have,
+/// whatever the client says about unknown fields.
+pub fn configuration(call: &Call, config: &Value, gvk: &GroupVersionKind) -> Result<(), Status> {
+    let schema = call.schema();
+    let Some(ty) = schema.type_of(&gvk.group, &gvk.version, &gvk.kind) else { return Ok(()) };
+    schema
+        .check_types(ty, config)
+        .map_err(|why| Status::bad_request(cannot_be_handled(gvk, &why)))?;
+    let undeclared = patch::apply::undeclared(schema, ty, config);
+    if undeclared.is_empty() {
+        return Ok(());
+    }
+    let text = |key: &str| config["metadata"][key].as_str().unwrap_or_default();
+    // Upstream answers 500 without a reason, and the text is what clients look at.
+    Err(Status::new(
+        Reason::Unknown,
+        format!(
+            "failed to create typed patch object ({}/{}; {}, Kind={}): {}",
+            text("namespace"),
+            text("name"),
+            gvk.api_version(),
+            gvk.kind,
+            patch::apply::undeclared_text(&undeclared),
+        ),
+    ))
 }

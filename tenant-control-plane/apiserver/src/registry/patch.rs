@@ -7,8 +7,11 @@ use machinery::{GroupVersionKind, Reason, Status};
 use patch::apply::Manager;
 use serde_json::Value;
 
+use super::decode::Found;
+use super::options::FieldValidation;
 use super::write::{self, Part, change, create_object};
-use super::{Call, decode, present, settle};
+use super::{Call, decode, options, present, settle};
+use crate::http::repeated::repeated_keys;
 use crate::http::{Request, Response, body, media};
 
 /// Longest list of operations in a JSON patch.
@@ -73,6 +76,14 @@ async fn read_apply(call: &Call, request: &mut Request) -> Result<Patch, Status>
             )));
         }
     }
+    let mode = options::field_validation(call)?;
+    if let Some(text) = repeated_keys(&bytes).filter(|_| mode != FieldValidation::Ignore) {
+        let text = format!("error converting YAML to JSON: {text}");
+        if mode == FieldValidation::Strict {
+            return Err(Status::bad_request(format!("error strict decoding YAML: {text}")));
+        }
+        call.warn(text);
+    }
     Ok(Patch::Apply(config, call.query.flag("force")))
 }
 
@@ -128,7 +139,7 @@ pub async fn patch(call: &Arc<Call>, mut request: Request, part: Part) -> Result
     let call = &Arc::new(Call { applying, ..Call::clone(call) });
     let gvk = call.gvk();
     if let Patch::Apply(config, _) = &mut patch {
-        decode::conform(call, config, &gvk, Vec::new())?;
+        decode::configuration(call, config, &gvk)?;
         check_kind(
             config,
             &serde_json::json!({"kind": gvk.kind, "apiVersion": gvk.api_version()}),
@@ -139,7 +150,7 @@ pub async fn patch(call: &Arc<Call>, mut request: Request, part: Part) -> Result
         check_kind(&new, old)?;
         settle::check_identity(call, &new, old)?;
         if !applying {
-            decode::conform(call, &mut new, &gvk, Vec::new())?;
+            decode::conform(call, &mut new, &gvk, Found::Repeated(Vec::new()))?;
         }
         Ok(new)
     })

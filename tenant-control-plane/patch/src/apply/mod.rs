@@ -8,6 +8,7 @@
 //!
 //! Neither defaults nor validates: the caller does, on the result.
 
+mod declared;
 mod set;
 mod typed;
 
@@ -15,6 +16,7 @@ use machinery::{Reason, Status};
 use schema::{Schema, Type};
 use serde_json::{Value, json};
 
+pub use declared::{undeclared, undeclared_text};
 use set::FieldSet;
 use typed::{NoKey, Typed, nothing};
 

@@ -1,7 +1,7 @@
 //! Sets of fields, as `metadata.managedFields` records them.
 //!
 //! `FieldsV1` is a tree: `f:<name>` is a field, `k:<keys>` an element of a list by its keys,
-//! `v:<value>` an element of a set, and `.` says that the place itself belongs to the set.
+//! `v:<value>` an element of a set, `i:<n>` one of another list, and `.` says that the place itself belongs to the set.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -127,6 +127,7 @@ fn push_element(path: &mut String, element: &str) {
             write!(path, "[{}]", parts.join(","))
         }
         Some(("v", value)) => write!(path, "[={value}]"),
+        Some(("i", index)) => write!(path, "[{index}]"),
         _ => write!(path, "[{element}]"),
     };
     written.expect("writing to a string cannot fail");

@@ -73,7 +73,7 @@ impl<'s> Typed<'s> {
         items.iter().map(|item| self.identity(shape, item)).collect()
     }
 
-    fn identity(&self, shape: Shape<'s>, item: &Value) -> Result<String, NoKey> {
+    pub(super) fn identity(&self, shape: Shape<'s>, item: &Value) -> Result<String, NoKey> {
         let Shape::Keyed(keys, inner) = shape else { return Ok(format!("v:{item}")) };
         let ty = inner.object().map(|id| self.schema.resolve(id));
         let mut names: Vec<&str> = keys.iter().map(AsRef::as_ref).collect();

@@ -22,12 +22,12 @@ impl Schema {
     /// The table of one version of a custom resource: `schema` is its `openAPIV3Schema`. `self` is
     /// the built-in table, from which the metadata's types come.
     pub fn for_custom(&self, group: &str, version: &str, kind: &str, schema: &Value) -> Schema {
-        let mut builder =
-            Builder { out: Schema { version: self.version.clone(), ..Schema::default() } };
-        let metadata = builder.import(self, OBJECT_META);
+        let out = Schema { version: self.version.clone(), ..Schema::default() };
+        let mut builder = Builder { out, metadata: None };
+        builder.metadata = builder.import(self, OBJECT_META);
         let reversed: Vec<&str> = group.split('.').rev().collect();
         let name = format!("{}.{version}.{kind}", reversed.join("."));
-        let ty = builder.object(&name, schema, metadata, 0);
+        let ty = builder.object(&name, schema, true, 0);
         builder.out.kinds.push(Kind {
             group: Name::Owned(group.to_owned()),
             version: Name::Owned(version.to_owned()),
@@ -40,6 +40,8 @@ impl Schema {
 
 struct Builder {
     out: Schema,
+    /// `ObjectMeta`, imported.
+    metadata: Option<TypeId>,
 }
 
 impl Builder {
@@ -79,25 +81,21 @@ impl Builder {
         }
     }
 
-    /// Adds an object type. With `metadata` it is a whole resource.
-    fn object(
-        &mut self,
-        name: &str,
-        schema: &Value,
-        metadata: Option<TypeId>,
-        depth: usize,
-    ) -> TypeId {
+    /// Adds an object type. A resource has a kind and metadata whatever its schema says of them.
+    fn object(&mut self, name: &str, schema: &Value, is_resource: bool, depth: usize) -> TypeId {
         let atomic = schema["x-kubernetes-map-type"] == "atomic";
-        let id = self.add(Type { name: Name::Owned(name.to_owned()), fields: Vec::new(), atomic });
+        let open = schema["x-kubernetes-preserve-unknown-fields"] == true;
+        let name = Name::Owned(name.to_owned());
+        let id = self.add(Type { name: name.clone(), fields: Vec::new(), atomic, open });
         let mut fields = Vec::new();
         for (key, property) in schema["properties"].as_object().into_iter().flatten() {
-            if metadata.is_some() && matches!(key.as_str(), "apiVersion" | "kind" | "metadata") {
+            if is_resource && matches!(key.as_str(), "apiVersion" | "kind" | "metadata") {
                 continue;
             }
             let ty = self.value(&format!("{name}.{key}"), property, depth + 1);
             fields.push(field(key, ty, property, is_required(schema, key)));
         }
-        if let Some(metadata) = metadata {
+        if let Some(metadata) = self.metadata.filter(|_| is_resource) {
             let text = || FieldType::Scalar(Scalar::String);
             fields.push(field("apiVersion", text(), &Value::Null, false));
             fields.push(field("kind", text(), &Value::Null, false));
@@ -109,7 +107,10 @@ impl Builder {
     }
 
     fn value(&mut self, name: &str, schema: &Value, depth: usize) -> FieldType {
-        if depth > MAX_DEPTH || schema["x-kubernetes-preserve-unknown-fields"] == true {
+        let is_resource = schema["x-kubernetes-embedded-resource"] == true;
+        let open = schema["x-kubernetes-preserve-unknown-fields"] == true;
+        let has_fields = is_resource || schema["properties"].is_object();
+        if depth > MAX_DEPTH || (open && !has_fields) {
             return FieldType::Scalar(Scalar::Raw);
         }
         if schema["x-kubernetes-int-or-string"] == true {
@@ -129,8 +130,8 @@ impl Builder {
                     self.value(&format!("{name}{{}}"), &schema["additionalProperties"], depth + 1);
                 return FieldType::Map(Box::new(values));
             }
-            Some("object") if schema["properties"].is_object() => {
-                return FieldType::Object(self.object(name, schema, None, depth));
+            Some("object") | None if has_fields => {
+                return FieldType::Object(self.object(name, schema, is_resource, depth));
             }
             _ => Scalar::Raw,
         })
@@ -172,6 +173,32 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_is_preserved_is_known_and_what_is_embedded_is_a_resource() {
+        let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {
+            "template": {"type": "object", "x-kubernetes-embedded-resource": true, "properties": {
+                "spec": {"type": "object", "properties": {"a": {"type": "string"}}}}}}});
+        let built_in = Schema::get("1.35").expect("table");
+        let custom = built_in.for_custom("example.com", "v1", "Widget", &schema);
+        let ty = custom.type_of("example.com", "v1", "Widget").expect("its kind");
+        let mut object = json!({"metadata": {"name": "w", "unknownMeta": 1}, "any": {"x": 1},
+            "template": {"kind": "Sub", "metadata": {"name": "s", "unknownSubMeta": 1}, "spec": {"b": 1}}});
+        assert_eq!(
+            custom.unknown_fields(ty, &object),
+            [
+                "unknown field \"metadata.unknownMeta\"",
+                "unknown field \"template.metadata.unknownSubMeta\"",
+                "unknown field \"template.spec.b\""
+            ]
+        );
+        custom.prune(ty, &mut object);
+        assert_eq!(
+            object,
+            json!({"metadata": {"name": "w"}, "any": {"x": 1},
+                "template": {"kind": "Sub", "metadata": {"name": "s"}, "spec": {}}})
+        );
+    }
 
     #[test]
     fn a_custom_resource_is_seen_like_a_built_in_one() {

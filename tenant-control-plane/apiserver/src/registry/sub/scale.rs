@@ -7,6 +7,7 @@ use machinery::{GroupVersionKind, LabelSelector, Status};
 use serde_json::{Value, json};
 
 use crate::http::{Request, Response};
+use crate::registry::decode::Found;
 use crate::registry::write::{Current, Part, change, current};
 use crate::registry::{Call, decode, patch, present};
 use crate::strategy::{cause, child};
@@ -79,7 +80,7 @@ pub async fn handle(call: &Arc<Call>, mut request: Request) -> Result<Response, 
         let patch = patch::read(call, &mut request).await?;
         change(call, Part::Computed("scale"), dry_run, |old| {
             let mut scale = patch.apply(call, &gvk(), &scale_of(old, &paths), "scale")?;
-            decode::conform(call, &mut scale, &gvk(), Vec::new())?;
+            decode::conform(call, &mut scale, &gvk(), Found::Repeated(Vec::new()))?;
             resize(call, old, &scale, &paths)
         })
         .await?
