@@ -12,6 +12,25 @@ pub fn settle(schema: &Value, object: &mut Value) {
     default_fields(schema, object);
 }
 
+/// Drops what the schema does not have, for instance after a change of version.
+pub fn prune(schema: &Value, object: &mut Value) {
+    prune_fields(schema, object, true);
+}
+
+/// Fills in defaults alone, as for objects that were stored before the schema had them.
+pub fn default(schema: &Value, object: &mut Value) {
+    default_fields(schema, object);
+}
+
+/// True when [`default`] could change anything.
+pub fn has_defaults(schema: &Value) -> bool {
+    let inner = |key: &str| schema.get(key).is_some_and(|s| s.is_object() && has_defaults(s));
+    let property = |s: &Value| s.get("default").is_some() || has_defaults(s);
+    schema["properties"].as_object().is_some_and(|all| all.values().any(property))
+        || inner("items")
+        || inner("additionalProperties")
+}
+
 fn flag(schema: &Value, name: &str) -> bool {
     schema[name] == Value::Bool(true)
 }
@@ -99,6 +118,17 @@ fn default_fields(schema: &Value, value: &mut Value) {
 mod tests {
     use super::settle;
     use serde_json::json;
+
+    #[test]
+    fn defaults_are_found_wherever_they_are() {
+        let field = json!({"type": "string", "default": "x"});
+        let deep = json!({"properties": {"a": {"items": {"properties": {"b": field}}}}});
+        assert!(super::has_defaults(&deep));
+        assert!(!super::has_defaults(&json!({"properties": {"default": {"type": "string"}}})));
+        let mut object = json!({"a": [{}, {"b": "y"}], "unknown": 1});
+        super::default(&deep, &mut object);
+        assert_eq!(object, json!({"a": [{"b": "x"}, {"b": "y"}], "unknown": 1}));
+    }
 
     #[test]
     fn unknown_fields_go_and_defaults_come() {

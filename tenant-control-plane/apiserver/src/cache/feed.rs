@@ -186,7 +186,7 @@ impl Feed {
         }
     }
 
-    /// Makes rows and caches of new custom resource definitions.
+    /// Makes rows and caches of custom resource definitions that are new or have changed.
     async fn serve_definitions(&self, revision: i64) {
         for prefix in custom::refresh(&self.table, &self.caches, revision) {
             if let Err(error) = self.load_range(&format!("{prefix}/"), revision).await {
@@ -228,7 +228,7 @@ impl Feed {
                 cache.delete(&key, revision);
             }
         }
-        custom::refresh(&self.table, &self.caches, revision);
+        self.serve_definitions(revision).await;
         self.caches.advance(revision);
         Ok(())
     }

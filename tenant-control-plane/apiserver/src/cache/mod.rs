@@ -52,21 +52,24 @@ impl Caches {
         caches
     }
 
-    /// Makes the cache of a row unless its prefix has one. True when it is new.
+    /// Makes the cache of a row unless its prefix has one that indexes the same fields. True when
+    /// it is new; watches of the one before end.
     pub fn add(&self, row: &Row, table: &Table, revision: i64) -> bool {
         let Some(prefix) = row.prefix.as_deref() else { return false };
+        let rows = table.snapshot();
+        let same = rows.rows().iter().filter(|r| r.prefix.as_deref() == Some(prefix));
+        let mut fields: Vec<_> = same.flat_map(|r| r.fields.iter().cloned()).collect();
+        if fields.is_empty() {
+            fields = row.fields.clone();
+        }
         let mut by_prefix = self.by_prefix.write().expect("no panic while locked");
-        let known = by_prefix.get(prefix).cloned();
+        let known = by_prefix.get(prefix).filter(|cache| cache.fields == fields).cloned();
         let is_new = known.is_none();
-        let cache = known.unwrap_or_else(|| {
-            let rows = table.snapshot();
-            let same = rows.rows().iter().filter(|r| r.prefix.as_deref() == Some(prefix));
-            let mut fields: Vec<_> = same.flat_map(|r| r.fields.iter().cloned()).collect();
-            if fields.is_empty() {
-                fields = row.fields.clone();
-            }
-            Arc::new(ResourceCache::new(prefix.to_owned(), fields, revision))
-        });
+        let cache = known
+            .unwrap_or_else(|| Arc::new(ResourceCache::new(prefix.to_owned(), fields, revision)));
+        if let Some(before) = by_prefix.get(prefix).filter(|before| !Arc::ptr_eq(before, &cache)) {
+            before.end();
+        }
         by_prefix.insert(prefix.to_owned(), cache.clone());
         let mut by_resource = self.by_resource.write().expect("no panic while locked");
         by_resource.insert(row.group_resource(), cache);
@@ -77,6 +80,7 @@ impl Caches {
     pub fn remove(&self, prefix: &str) {
         let mut by_prefix = self.by_prefix.write().expect("no panic while locked");
         if let Some(cache) = by_prefix.remove(prefix) {
+            cache.end();
             let mut by_resource = self.by_resource.write().expect("no panic while locked");
             by_resource.retain(|_, c| !Arc::ptr_eq(c, &cache));
         }

@@ -28,14 +28,19 @@ pub fn set_revision(object: &mut Value, revision: i64) {
 }
 
 impl Object {
-    /// From a value of the store. `key` is the part behind the resource's prefix.
+    /// From a value of the store. `key` is the part behind the resource's prefix; `defaults` is a
+    /// schema whose defaults are filled in.
     pub fn from_stored(
         key: &str,
         stored: &[u8],
         revision: i64,
         fields: &[Field],
+        defaults: Option<&Value>,
     ) -> Result<Self, serde_json::Error> {
-        let value: Value = serde_json::from_slice(stored)?;
+        let mut value: Value = serde_json::from_slice(stored)?;
+        if let Some(schema) = defaults {
+            crate::structural::default(schema, &mut value);
+        }
         Ok(Self::from_value(key, value, revision, fields))
     }
 

@@ -5,7 +5,9 @@ use std::ops::Bound;
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::object::{Filter, Object};
 use crate::kinds::Field;
@@ -37,6 +39,10 @@ pub struct ResourceCache {
     pub prefix: String,
     /// What [`Object`]s of this resource index.
     pub fields: Vec<Field>,
+    /// Schema whose defaults stored objects are read with.
+    defaults: RwLock<Option<Arc<Value>>>,
+    /// Cancelled when the resource is served no more, or another way.
+    ended: CancellationToken,
     state: RwLock<State>,
     /// Sequence number behind the last event; watchers wait for it to grow.
     grown: watch::Sender<u64>,
@@ -95,7 +101,44 @@ impl ResourceCache {
     /// An empty cache of a prefix, valid from a revision on.
     pub fn new(prefix: String, fields: Vec<Field>, revision: i64) -> Self {
         let state = State { floor: revision, last_revision: revision, ..State::default() };
-        Self { prefix, fields, state: RwLock::new(state), grown: watch::Sender::new(0) }
+        Self {
+            prefix,
+            fields,
+            defaults: RwLock::default(),
+            ended: CancellationToken::new(),
+            state: RwLock::new(state),
+            grown: watch::Sender::new(0),
+        }
+    }
+
+    /// Reads a stored value as an object of this resource.
+    pub fn decode(
+        &self,
+        key: &str,
+        stored: &[u8],
+        revision: i64,
+    ) -> Result<Object, serde_json::Error> {
+        let defaults = self.defaults.read().expect("no panic while locked").clone();
+        Object::from_stored(key, stored, revision, &self.fields, defaults.as_deref())
+    }
+
+    /// Sets the schema whose defaults objects are read with. True when it is another one than
+    /// before: what is here already has to be loaded again.
+    pub fn set_defaults(&self, schema: Option<Arc<Value>>) -> bool {
+        let mut defaults = self.defaults.write().expect("no panic while locked");
+        let is_new = *defaults != schema;
+        *defaults = schema;
+        is_new
+    }
+
+    /// Ends all watches once they have seen what is there.
+    pub fn end(&self) {
+        self.ended.cancel();
+    }
+
+    /// Returns when the cache has been [ended](Self::end).
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -104,7 +147,7 @@ impl ResourceCache {
 
     /// Takes in a write. Values that are not JSON are logged and skipped.
     pub fn put(&self, key: &str, stored: &[u8], revision: i64) {
-        let object = match Object::from_stored(key, stored, revision, &self.fields) {
+        let object = match self.decode(key, stored, revision) {
             Ok(object) => Arc::new(object),
             Err(error) => {
                 tracing::error!(prefix = self.prefix, key, %error, "a stored object is not JSON");
@@ -134,9 +177,10 @@ impl ResourceCache {
         self.grown.send_replace(end);
     }
 
-    /// Fills the cache with what the store held at a revision, before anyone reads it.
+    /// Fills the cache with what the store held at a revision, before anyone reads it, or again
+    /// when objects are to be read another way. Watchers are not told.
     pub fn load(&self, key: &str, stored: &[u8], object_revision: i64) {
-        match Object::from_stored(key, stored, object_revision, &self.fields) {
+        match self.decode(key, stored, object_revision) {
             Ok(object) => {
                 let mut state = self.state.write().expect("no panic while the cache is locked");
                 state.objects.insert(key.into(), Arc::new(object));

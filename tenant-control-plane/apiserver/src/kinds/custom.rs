@@ -12,8 +12,8 @@ use crate::strategy::Strategy;
 /// Where definitions are stored.
 pub const DEFINITIONS_PREFIX: &str = "/registry/apiextensions.k8s.io/customresourcedefinitions";
 
-/// Makes the table agree with the definitions in the cache. Returns the prefixes whose caches are
-/// new and have to be filled.
+/// Makes the table agree with the definitions in the cache. Returns the prefixes whose objects have
+/// to be loaded: their caches are new, or read them another way than before.
 pub fn refresh(table: &Table, caches: &Caches, revision: i64) -> Vec<String> {
     let resource =
         machinery::GroupResource::new("apiextensions.k8s.io", "customresourcedefinitions");
@@ -33,8 +33,10 @@ pub fn refresh(table: &Table, caches: &Caches, revision: i64) -> Vec<String> {
     }
     let mut fresh = Vec::new();
     for row in new.rows().iter().filter(|r| r.custom) {
-        if caches.add(row, table, revision) {
-            fresh.extend(row.prefix.as_ref().map(|p| p.to_string()));
+        let is_new = caches.add(row, table, revision);
+        let Some(cache) = caches.of(row) else { continue };
+        if cache.set_defaults(row.stored_defaults.clone()) || is_new {
+            fresh.push(cache.prefix.clone());
         }
     }
     fresh
@@ -113,8 +115,12 @@ fn row_of(definition: &Value, version: &Value) -> Row {
     let strategy = Strategy { generation: true, ..Strategy::default() };
     row.strategy = Strategy { unconditional_update: false, ..strategy };
     let versions = spec["versions"].as_array().map_or(&[][..], Vec::as_slice);
+    let stored = versions.iter().find(|v| v["storage"] == json!(true));
+    row.stored_defaults = stored
+        .map(|v| &v["schema"]["openAPIV3Schema"])
+        .filter(|schema| crate::structural::has_defaults(schema))
+        .map(|schema| std::sync::Arc::new(schema.clone()));
     if versions.len() > 1 {
-        let stored = versions.iter().find(|v| v["storage"] == json!(true));
         row.storage_version = stored.map(|v| format!("{}/{}", row.group, text(&v["name"])));
     }
     let subresources = &version["subresources"];

@@ -71,7 +71,7 @@ impl Verbs {
 }
 
 /// A field that field selectors may name, and where its value is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {
     /// Name in selectors.
     pub name: Name,
@@ -215,6 +215,9 @@ pub struct Row {
     pub schema: Option<std::sync::Arc<Value>>,
     /// The same schema as a table of types.
     pub types: Option<std::sync::Arc<schema::Schema>>,
+    /// Schema of the stored version of a custom resource, when it has defaults: objects are read
+    /// with them.
+    pub stored_defaults: Option<std::sync::Arc<Value>>,
 }
 
 /// A printed column of a custom resource.
@@ -347,6 +350,7 @@ pub fn namespaced_row() -> Row {
         storage_version: None,
         schema: None,
         types: None,
+        stored_defaults: None,
     }
 }
 

@@ -8,7 +8,7 @@ use machinery::{Reason, Status};
 use serde_json::{Value, json};
 
 use super::{Call, options, present};
-use crate::cache::{Found, Object};
+use crate::cache::Found;
 use crate::http::Response;
 use crate::http::respond::CONTINUE;
 
@@ -194,7 +194,8 @@ async fn page_from_store(
         let page = call.api.store.range(&scope, &from, page_size, revision).await?;
         for (i, kv) in page.kvs.iter().enumerate() {
             let key = String::from_utf8_lossy(&kv.key[prefix.len()..]).into_owned();
-            let object = Object::from_stored(&key, &kv.value, kv.mod_revision, &cache.fields)
+            let object = cache
+                .decode(&key, &kv.value, kv.mod_revision)
                 .map_err(|e| Status::internal(format!("a stored object is not JSON: {e}")))?;
             if !filter.matches(&object) {
                 continue;

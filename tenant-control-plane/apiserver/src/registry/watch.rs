@@ -44,6 +44,8 @@ struct Watch {
     final_bookmark_sent: bool,
     end: Instant,
     stop: tokio_util::sync::CancellationToken,
+    /// The cache has ended: what it still holds is the rest.
+    cache_ended: bool,
     ended: bool,
 }
 
@@ -88,6 +90,7 @@ pub async fn watch(call: &Arc<Call>) -> Result<Response, Status> {
         final_bookmark_sent: false,
         end: now + timeout,
         stop: call.api.stopping.clone(),
+        cache_ended: false,
         ended: false,
     };
     Ok(stream(state))
@@ -189,6 +192,7 @@ fn timeout(call: &Call) -> Result<Duration, Status> {
 enum Wake {
     Grown,
     Timer,
+    CacheEnded,
     Stop,
 }
 
@@ -232,6 +236,8 @@ impl Watch {
             }
             match self.wait().await {
                 Wake::Grown | Wake::Timer if Instant::now() < self.end => {}
+                // It may have grown just before: look once more.
+                Wake::CacheEnded if !self.cache_ended => self.cache_ended = true,
                 _ => return None,
             }
         }
@@ -251,6 +257,7 @@ impl Watch {
         tokio::select! {
             () = self.stop.cancelled() => Wake::Stop,
             changed = self.grown.changed() => if changed.is_ok() { Wake::Grown } else { Wake::Stop },
+            () = self.cache.ended() => Wake::CacheEnded,
             () = timer => Wake::Timer,
         }
     }

@@ -256,6 +256,9 @@ fn from_kv(call: &Call, value: &[u8], revision: i64) -> Result<Current, Status> 
     let mut object: Value = serde_json::from_slice(value)
         .map_err(|e| Status::internal(format!("a stored object is not JSON: {e}")))?;
     set_revision(&mut object, revision);
+    if let Some(schema) = &call.row.stored_defaults {
+        crate::structural::default(schema, &mut object);
+    }
     from_stored(&call.row, &mut object);
     Ok(Current { object, revision, cached: false })
 }
@@ -267,6 +270,9 @@ pub fn from_stored(row: &Row, object: &mut Value) {
     }
     if row.storage_version.is_some() {
         object["apiVersion"] = row.api_version().into();
+        if let Some(schema) = &row.schema {
+            crate::structural::prune(schema, object);
+        }
     }
 }
 
