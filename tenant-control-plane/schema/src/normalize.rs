@@ -58,7 +58,14 @@ impl Schema {
                 }
             }
             (FieldType::Scalar(scalar), value) => {
-                if let Some(canonical) = canonical(*scalar, value) {
+                if let Some(schema) = self.schema_in(*scalar) {
+                    match value {
+                        Value::Array(items) => {
+                            items.iter_mut().for_each(|item| self.normalize(schema, item));
+                        }
+                        value => self.normalize(schema, value),
+                    }
+                } else if let Some(canonical) = canonical(*scalar, value) {
                     *value = canonical;
                 }
             }
@@ -166,6 +173,22 @@ mod tests {
             json!({"limits": {"cpu": "500m", "memory": "1Gi"}})
         );
         assert!(pod["containers"][0].get("command").is_none());
+    }
+
+    #[test]
+    fn schemas_in_schemas_lose_what_says_nothing() {
+        let says_nothing = json!({"$schema": "", "type": "string", "nullable": false, "title": "",
+            "x-kubernetes-int-or-string": false});
+        let out = normalized(
+            "apiextensions.k8s.io",
+            "v1",
+            "CustomResourceDefinition",
+            json!({"spec": {"versions": [{"schema": {"openAPIV3Schema": {"properties": {
+                "a": {"items": says_nothing}, "b": {"additionalProperties": says_nothing}}}}}]}}),
+        );
+        let schema = &out["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+        assert_eq!(schema["a"]["items"], json!({"type": "string"}));
+        assert_eq!(schema["b"]["additionalProperties"], json!({"type": "string"}));
     }
 
     #[test]

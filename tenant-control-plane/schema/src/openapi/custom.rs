@@ -140,7 +140,11 @@ impl Publisher<'_> {
         let mut out = Map::new();
         let only = if v2 { &[][..] } else { &ONLY_V3[..] };
         for key in KEPT.iter().chain(only) {
-            if let Some(value) = schema.get(*key).filter(|v| !v.is_null()) {
+            // Nothing is said by null, false or an empty text.
+            let says_something =
+                |v: &&Value| !matches!(v, Value::Null | Value::Bool(false)) && *v != "";
+            let is_data = *key == "default";
+            if let Some(value) = schema.get(*key).filter(|v| is_data || says_something(v)) {
                 out.insert((*key).to_owned(), value.clone());
             }
         }
