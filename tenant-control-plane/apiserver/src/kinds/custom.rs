@@ -149,14 +149,7 @@ fn row_of(definition: &Value, version: &Value) -> Row {
             selector,
         ));
     }
-    for field in version["selectableFields"].as_array().into_iter().flatten() {
-        let path = text(&field["jsonPath"]);
-        row.fields.push(super::Field {
-            name: path.trim_start_matches('.').to_owned().into(),
-            pointer: path.replace('.', "/").into(),
-            absent: "",
-        });
-    }
+    row.fields = selectable_fields(version);
     row.columns = columns(version);
     let schema = &version["schema"]["openAPIV3Schema"];
     let built_in = schema::Schema::versions().last().and_then(schema::Schema::get);
@@ -164,6 +157,18 @@ fn row_of(definition: &Value, version: &Value) -> Row {
     row.types = types.map(std::sync::Arc::new);
     row.schema = Some(std::sync::Arc::new(schema.clone()));
     row
+}
+
+fn selectable_fields(version: &Value) -> Vec<super::Field> {
+    let fields = version["selectableFields"].as_array().into_iter().flatten();
+    let paths = fields.map(|field| text(&field["jsonPath"]));
+    paths
+        .map(|path| super::Field {
+            name: path.trim_start_matches('.').to_owned().into(),
+            pointer: path.replace('.', "/").into(),
+            absent: "",
+        })
+        .collect()
 }
 
 fn columns(version: &Value) -> Vec<Column> {
