@@ -28,9 +28,11 @@ enum Program {
     Main(&'static str, &'static str),
     /// A package's test program.
     Test(&'static str, &'static str),
+    /// A test program that reads files beside its source, and so has to know where that is.
+    InPlace(&'static str, &'static str),
 }
 
-use Program::{Main, Test};
+use Program::{InPlace, Main, Test};
 
 const MODULES: &[Module] = &[
     Module {
@@ -47,11 +49,11 @@ const MODULES: &[Module] = &[
             Main("sample-apiserver", "k8s.io/sample-apiserver"),
             Main("ginkgo", "github.com/onsi/ginkgo/v2/ginkgo"),
             Test("e2e.test", "k8s.io/kubernetes/test/e2e"),
-            Test(
+            InPlace(
                 "integration-apimachinery.test",
                 "k8s.io/kubernetes/test/integration/apimachinery",
             ),
-            Test("integration-etcd.test", "k8s.io/kubernetes/test/integration/etcd"),
+            InPlace("integration-etcd.test", "k8s.io/kubernetes/test/integration/etcd"),
         ],
     },
     Module {
@@ -187,12 +189,15 @@ impl Module {
         let mut command = Command::new(go);
         match program {
             Main(..) => command.arg("build"),
-            Test(..) => command.args(["test", "-c"]),
+            Test(..) | InPlace(..) => command.args(["test", "-c"]),
         };
+        if !matches!(program, InPlace(..)) {
+            command.arg("-trimpath");
+        }
         let version = self.kubernetes_version(paths)?;
         let partial = dir(paths).join(format!(".{}.partial", program.name()));
         command.current_dir(self.source(paths)).env("CGO_ENABLED", "0").env("GOWORK", "off");
-        command.args(["-trimpath", "-ldflags", &link_flags(version.as_deref())]);
+        command.args(["-ldflags", &link_flags(version.as_deref())]);
         command.arg("-o").arg(&partial).arg(program.package());
         let log = paths.cache.join("logs").join(format!("upstream-{}.log", program.name()));
         run_logged(&step, &mut command, &log)?;
@@ -216,13 +221,13 @@ impl Program {
 
     fn name(&self) -> &'static str {
         match self {
-            Main(name, _) | Test(name, _) => name,
+            Main(name, _) | Test(name, _) | InPlace(name, _) => name,
         }
     }
 
     fn package(&self) -> &'static str {
         match self {
-            Main(_, package) | Test(_, package) => package,
+            Main(_, package) | Test(_, package) | InPlace(_, package) => package,
         }
     }
 }

@@ -54,7 +54,7 @@ pub fn run(system: System, console: &Console) -> anyhow::Result<()> {
     }
     let data = UserData::read(system)?;
     network::configure(system, &data)?;
-    settings::write(&data)?;
+    settings::write(system, &data)?;
     console.step(&format!("{} configured", data.node_name));
 
     let services = services::table(&data)?;

@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::Context;
 use serde_json::{Value, json};
 
+use crate::system::System;
 use crate::user_data::UserData;
 
 /// Where they are; programs get these paths as flags.
@@ -32,7 +33,7 @@ pub mod path {
 }
 
 /// Every file with its mode and content.
-pub fn files(data: &UserData) -> Vec<(&'static str, u32, String)> {
+pub fn files(system: System, data: &UserData) -> Vec<(&'static str, u32, String)> {
     let bootstrap = kubeconfig(data, json!({"token": data.api_server.bootstrap_token}));
     let proxy = kubeconfig(
         data,
@@ -40,7 +41,7 @@ pub fn files(data: &UserData) -> Vec<(&'static str, u32, String)> {
     );
     vec![
         (path::CA, 0o644, data.api_server.ca_pem.clone()),
-        (path::KUBELET, 0o600, pretty(&kubelet(data))),
+        (path::KUBELET, 0o600, pretty(&kubelet(system, data))),
         (path::BOOTSTRAP, 0o600, pretty(&bootstrap)),
         (path::KUBE_PROXY, 0o600, pretty(&proxy)),
         (path::KUBE_PROXY_CERT, 0o600, data.kube_proxy.client_cert_pem.clone()),
@@ -52,8 +53,8 @@ pub fn files(data: &UserData) -> Vec<(&'static str, u32, String)> {
 ///
 /// # Errors
 /// A file cannot be written.
-pub fn write(data: &UserData) -> anyhow::Result<()> {
-    for (path, mode, text) in files(data) {
+pub fn write(system: System, data: &UserData) -> anyhow::Result<()> {
+    for (path, mode, text) in files(system, data) {
         if let Some(dir) = Path::new(path).parent() {
             fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
         }
@@ -87,8 +88,8 @@ fn kubeconfig(data: &UserData, user: Value) -> Value {
     })
 }
 
-fn kubelet(data: &UserData) -> Value {
-    json!({
+fn kubelet(system: System, data: &UserData) -> Value {
+    let mut config = json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "authentication": {
@@ -108,7 +109,19 @@ fn kubelet(data: &UserData) -> Value {
         "registerWithTaints": data.taints,
         "resolvConf": "/etc/resolv.conf",
         "rotateCertificates": true,
-    })
+    });
+    if system == System::Sandbox {
+        // The disk is the host's: what is free on it says nothing about the node.
+        config["imageGCHighThresholdPercent"] = 100.into();
+        config["evictionHard"] = json!({
+            "memory.available": "100Mi",
+            "nodefs.available": "0%",
+            "nodefs.inodesFree": "0%",
+            "imagefs.available": "0%",
+            "imagefs.inodesFree": "0%",
+        });
+    }
+    config
 }
 
 #[cfg(test)]
@@ -119,10 +132,11 @@ mod tests {
     #[test]
     fn the_files_carry_the_user_data_and_secrets_are_private() {
         let data = UserData::parse(example().to_string().as_bytes()).unwrap();
-        let files = files(&data);
+        let files = files(System::VirtualMachine, &data);
         let text = |path: &str| files.iter().find(|f| f.0 == path).unwrap().2.clone();
         let kubelet: Value = serde_json::from_str(&text(path::KUBELET)).unwrap();
         assert_eq!(kubelet["maxPods"], 50);
+        assert!(kubelet["evictionHard"].is_null(), "a machine looks after its own disk");
         assert_eq!(kubelet["clusterDNS"][0], "10.96.0.10");
         assert_eq!(kubelet["registerWithTaints"][0]["effect"], "NoSchedule");
         let bootstrap: Value = serde_json::from_str(&text(path::BOOTSTRAP)).unwrap();

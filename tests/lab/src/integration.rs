@@ -138,6 +138,7 @@ fn run_suite(
         .current_dir(&temporary)
         .env("TMPDIR", &temporary)
         .env("KUBE_INTEGRATION_ETCD_URL", "http://127.0.0.1:2379")
+        .env("PATH", path_with(places.executable(Part::Etcd, args.etcd)?.parent()))
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     let log = dir.join(format!("{}.log", suite.name()));
@@ -160,6 +161,16 @@ fn run_suite(
         bail!("the suite ran no test ({status}); its log is {}", log.display());
     }
     Ok(outcomes)
+}
+
+/// Some tests start an etcd of their own, which they look up.
+fn path_with(first: Option<&std::path::Path>) -> std::ffi::OsString {
+    let mut path = first.map(|dir| dir.as_os_str().to_owned()).unwrap_or_default();
+    if let Some(inherited) = std::env::var_os("PATH") {
+        path.push(":");
+        path.push(inherited);
+    }
+    path
 }
 
 /// `--- PASS: TestName (1.50s)` of a top-level test.

@@ -34,6 +34,8 @@ pub struct Options {
     pub mix: Mix,
     /// How many nodes, 0 to 9.
     pub nodes: u8,
+    /// How many pods a node takes; [`nodes::MAX_PODS`] unless something else is measured.
+    pub max_pods: u32,
 }
 
 /// A cluster of the lab. Gone when dropped. Start it from a thread that outlives it.
@@ -132,6 +134,7 @@ impl Lab {
             ca_pem: &self.files.pki.cluster.cert_pem.clone(),
             bootstrap_token: &format!("{}.{}", TOKEN.0, TOKEN.1),
             kube_proxy: &kube_proxy,
+            max_pods: options.max_pods,
         };
         for number in 1..=options.nodes {
             nodes.boot(number, &image, &join)?;
@@ -252,6 +255,14 @@ impl Lab {
     /// Where the servers' logs are.
     pub fn logs(&self) -> PathBuf {
         self.dir.join("logs")
+    }
+
+    /// The first process of each node, whose namespaces and root file system are the node's.
+    ///
+    /// # Errors
+    /// A node has ended.
+    pub fn node_processes(&mut self) -> anyhow::Result<Vec<u32>> {
+        self.nodes.as_mut().map_or(Ok(Vec::new()), Nodes::wait_until_up)
     }
 
     /// A server of the control plane.

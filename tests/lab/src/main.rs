@@ -11,6 +11,7 @@ use lab::conformance;
 use lab::integration;
 use lab::lab::{Lab, Options};
 use lab::mix::MixFlags;
+use lab::nodes;
 use lab::places::Places;
 use nix::sys::signal::{SigSet, Signal};
 
@@ -75,6 +76,16 @@ fn run(action: Action, signals: &SigSet) -> anyhow::Result<ExitCode> {
     match action {
         Action::Up(up) => self::up(&up, &places, signals),
         Action::Conformance(args) => {
+            let signals = *signals;
+            std::thread::spawn(move || {
+                if signals.wait().is_ok() {
+                    eprintln!("Interrupted: the same command goes on where this run stops.");
+                    if !conformance::interrupt() {
+                        // The next lab of this name removes what is there.
+                        std::process::exit(130);
+                    }
+                }
+            });
             let good = conformance::run(&args, &places)?;
             Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
@@ -86,7 +97,12 @@ fn run(action: Action, signals: &SigSet) -> anyhow::Result<ExitCode> {
 }
 
 fn up(up: &Up, places: &Places, signals: &SigSet) -> anyhow::Result<ExitCode> {
-    let options = Options { name: up.name.clone(), mix: up.mix.mix(), nodes: up.nodes };
+    let options = Options {
+        name: up.name.clone(),
+        mix: up.mix.mix(),
+        nodes: up.nodes,
+        max_pods: nodes::MAX_PODS,
+    };
     let started = Instant::now();
     let mut lab = Lab::start(&options, places, &mut |step| eprintln!("  {step}"))?;
     let seconds = started.elapsed().as_secs_f64();

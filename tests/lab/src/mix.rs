@@ -21,10 +21,11 @@ impl fmt::Display for Origin {
 }
 
 /// A part that can be swapped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
 #[allow(missing_docs)]
 pub enum Part {
     Etcd,
+    #[value(name = "apiserver")]
     ApiServer,
     ControllerManager,
     Scheduler,
@@ -55,6 +56,17 @@ impl Part {
             Self::Kubelet => "kubelet",
             Self::Proxy => "proxy",
             Self::Dns => "dns",
+        }
+    }
+
+    /// The tests that lean on it, by their SIGs.
+    pub fn sigs(self) -> &'static [&'static str] {
+        match self {
+            Self::Etcd | Self::ApiServer => &["api-machinery", "auth", "cli"],
+            Self::ControllerManager => &["apps", "api-machinery"],
+            Self::Scheduler => &["scheduling", "apps"],
+            Self::Kubelet => &["node", "storage"],
+            Self::Proxy | Self::Dns => &["network"],
         }
     }
 

@@ -25,8 +25,8 @@ const POLL: Duration = Duration::from_millis(20);
 const BRIDGE: &str = "br0";
 /// Memory of a node.
 const MEMORY_MIB: u64 = 8192;
-/// Some tests fill a fraction of all nodes: two processors carry no more.
-const MAX_PODS: u32 = 40;
+/// How many pods a node takes. Some tests fill a fraction of all nodes: two processors carry no more.
+pub const MAX_PODS: u32 = 40;
 
 /// What a node needs to know of its cluster.
 pub struct Join<'a> {
@@ -36,6 +36,8 @@ pub struct Join<'a> {
     pub bootstrap_token: &'a str,
     /// kube-proxy's certificate, also node-agent's.
     pub kube_proxy: &'a Issued,
+    /// How many pods the node takes.
+    pub max_pods: u32,
 }
 
 /// The driver and its sandboxes. Deleted when dropped.
@@ -182,7 +184,7 @@ fn user_data(number: u8, mac: &str, join: &Join<'_>) -> serde_json::Value {
         "service_cidr": SERVICE_CIDR,
         "dns_ip": DNS_IP,
         "dns_domain": DNS_DOMAIN,
-        "max_pods": MAX_PODS,
+        "max_pods": join.max_pods,
         "kube_proxy": {
             "client_cert_pem": join.kube_proxy.cert_pem,
             "client_key_pem": join.kube_proxy.key_pem,

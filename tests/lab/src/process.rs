@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, setns};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
 use crate::accounting::Group;
@@ -101,6 +101,8 @@ pub fn enter(
     };
     let prepare = move || -> io::Result<()> {
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+        // What the lab blocks for itself is not for its children.
+        SigSet::empty().thread_set_mask()?;
         if let Some(netns) = &netns {
             setns(netns, CloneFlags::CLONE_NEWNET)?;
         }

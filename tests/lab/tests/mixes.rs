@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use lab::conformance::{State, run_tests};
 use lab::lab::{Lab, Options};
 use lab::mix::{Mix, Origin, Part};
+use lab::nodes::MAX_PODS;
 use lab::places::Places;
 
 /// Nothing that is waited for here takes longer.
@@ -62,7 +63,7 @@ fn serve(lab: &Lab) {
 
 fn works(mix: Mix) {
     let places = Places::from_env().unwrap();
-    let options = Options { name: "mixtest".into(), mix, nodes: 2 };
+    let options = Options { name: "mixtest".into(), mix, nodes: 2, max_pods: MAX_PODS };
     let started = Instant::now();
     let mut lab = Lab::start(&options, &places, &mut |_| {}).unwrap();
     println!("{}: nodes Ready after {:.1} s", mix.name(), started.elapsed().as_secs_f64());

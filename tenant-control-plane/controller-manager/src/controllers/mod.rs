@@ -63,6 +63,7 @@ pub const CONTROLLERS: &[Entry] = &[
     on("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", root_ca::start),
     on("deployment-controller", "deployment-controller", deployment::start),
     on("replicaset-controller", "replicaset-controller", replicaset::start),
+    on("replicationcontroller-controller", "replication-controller", replicaset::start_elder),
     on("daemonset-controller", "daemon-set-controller", daemonset::start),
     on("job-controller", "job-controller", job::start),
     on("statefulset-controller", "statefulset-controller", statefulset::start),

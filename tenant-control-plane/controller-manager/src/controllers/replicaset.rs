@@ -1,4 +1,4 @@
-//! ReplicaSet: keeps as many pods as `spec.replicas` says.
+//! ReplicaSet and ReplicationController: as many pods as `spec.replicas` says.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,56 +7,70 @@ use component::workqueue::Requeue;
 use component::{Informer, ObjectKey, WorkQueue, selector};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::context::{Context, Running, enqueue_changes};
 use crate::pods::{self, PodControl};
 use crate::writes::{Writer, code, namespace_is_terminating};
 
+mod kinds;
 mod ranking;
 
+use kinds::{Replicated, Wanted};
 pub use ranking::order_for_deletion;
 
 /// Most pods created or deleted in one pass.
 const BURST: usize = 500;
 
-/// Registers the controller.
+/// Registers the controller of ReplicaSets.
 ///
 /// # Errors
 /// Never.
 pub fn start(context: &Context) -> anyhow::Result<Option<Running>> {
-    let sets = context.informer::<ReplicaSet>();
+    Ok(Some(run::<ReplicaSet>(context, "replicaset", context.config.workers.replicaset)))
+}
+
+/// Registers the controller of ReplicationControllers.
+///
+/// # Errors
+/// Never.
+pub fn start_elder(context: &Context) -> anyhow::Result<Option<Running>> {
+    let workers = context.config.workers.replicaset;
+    Ok(Some(run::<ReplicationController>(context, "replicationcontroller", workers)))
+}
+
+fn run<S: Replicated>(context: &Context, name: &'static str, workers: usize) -> Running {
+    let sets = context.informer::<S>();
     sets.add_index(crate::owners::BY_CONTROLLER, crate::owners::controller_keys);
     let queue = Arc::new(WorkQueue::new());
     enqueue_changes(&sets, &queue);
     let candidates = sets.clone();
-    pods::enqueue_controllers(&pods::informer(context), "ReplicaSet", &queue, move |pod| {
+    pods::enqueue_controllers(&pods::informer(context), S::KIND, &queue, move |pod| {
         selecting(&candidates, pod)
     });
     let controller = Arc::new(Controller {
         writer: Writer::new(context.client.clone(), sets),
-        pods: PodControl::new(context, "replicaset-controller"),
+        pods: PodControl::new(context, S::CONTROLLER),
     });
-    let workers = context.config.workers.replicaset;
-    Ok(Some(context.work("replicaset", queue, workers, move |key| {
+    context.work(name, queue, workers, move |key| {
         let controller = controller.clone();
         async move { controller.sync(&key).await }
-    })))
+    })
 }
 
-/// ReplicaSets whose selector matches an orphan.
-fn selecting(sets: &Informer<ReplicaSet>, pod: &Pod) -> Vec<ObjectKey> {
+/// Sets whose selector matches an orphan.
+fn selecting<S: Replicated>(sets: &Informer<S>, pod: &Pod) -> Vec<ObjectKey> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let labels = pod.metadata.labels.as_ref();
     let matching = sets.list_namespace(namespace).into_iter().filter(|set| {
-        set.spec.as_ref().is_some_and(|spec| selector::matches(&spec.selector, labels))
+        set.wanted().is_some_and(|wanted| selector::matches(&wanted.selector, labels))
     });
     matching.map(|set| ObjectKey::of(set.as_ref())).collect()
 }
 
-struct Controller {
-    writer: Writer<ReplicaSet>,
+struct Controller<S> {
+    writer: Writer<S>,
     pods: PodControl,
 }
 
@@ -81,42 +95,44 @@ pub fn scale(active: usize, wanted: i32) -> Scale {
     }
 }
 
-impl Controller {
+impl<S: Replicated> Controller<S> {
     async fn sync(&self, key: &ObjectKey) -> anyhow::Result<Requeue> {
         let Some(set) = self.writer.cache().get(key) else { return Ok(None) };
-        let Some(spec) = set.spec.clone() else { return Ok(None) };
-        let owned = self.pods.claim(set.as_ref(), &spec.selector).await?;
+        let Some(wanted) = set.wanted() else { return Ok(None) };
+        let owned = self.pods.claim(set.as_ref(), &wanted.selector).await?;
         let mut active: Vec<_> = owned.iter().filter(|p| pods::is_active(p)).cloned().collect();
         let mut failure = None;
-        if set.metadata.deletion_timestamp.is_none() {
-            failure = self.manage(&set, &mut active).await.err();
+        if set.meta().deletion_timestamp.is_none() {
+            failure = self.manage(set.as_ref(), &wanted, &mut active).await.err();
         }
         let now = Timestamp::now();
         let terminating = owned
             .iter()
             .filter(|p| p.metadata.deletion_timestamp.is_some() && !pods::is_finished(p))
             .count();
-        let status = status(&set, &active, terminating, failure.as_ref(), now);
-        self.write_status(&set, status).await?;
+        let old = set.status();
+        let mut status = status(&wanted, old, &active, failure.as_ref(), now);
+        status.terminating_replicas = Some(count(terminating));
+        status.observed_generation = set.meta().generation;
+        self.write_status(set.as_ref(), status).await?;
         match failure {
             Some(error) if namespace_is_terminating(&error) => Ok(None),
             Some(error) => Err(error.into()),
-            None => Ok(next_availability(&active, spec.min_ready_seconds.unwrap_or_default(), now)),
+            None => Ok(next_availability(&active, wanted.min_ready, now)),
         }
     }
 
     async fn manage(
         &self,
-        set: &ReplicaSet,
+        set: &S,
+        wanted: &Wanted,
         active: &mut Vec<Arc<Pod>>,
     ) -> Result<(), kube::Error> {
-        let wanted = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-        match scale(active.len(), wanted) {
+        match scale(active.len(), wanted.replicas) {
             Scale::Keep => Ok(()),
             Scale::Create(count) => {
-                let template = set.spec.as_ref().and_then(|spec| spec.template.clone());
-                let prefix = set.metadata.name.as_deref().unwrap_or_default();
-                let pod = pods::from_template(&template.unwrap_or_default(), set, prefix);
+                let prefix = set.meta().name.as_deref().unwrap_or_default();
+                let pod = pods::from_template(&wanted.template, set, prefix);
                 let (made, result) = slow_start(count, || self.pods.create(set, &pod)).await;
                 active.extend(made);
                 result
@@ -135,24 +151,24 @@ impl Controller {
         }
     }
 
-    /// Pods of all ReplicaSets with the same controller: during a rolling update, a node that has
+    /// Pods of all sets with the same controller: during a rolling update, a node that has
     /// several of them loses one first.
-    fn related(&self, set: &ReplicaSet) -> Vec<Arc<Pod>> {
+    fn related(&self, set: &S) -> Vec<Arc<Pod>> {
         let cache = self.writer.cache();
-        let siblings = match crate::owners::controller_of(&set.metadata) {
+        let siblings = match crate::owners::controller_of(set.meta()) {
             Some(owner) => cache.by_index(crate::owners::BY_CONTROLLER, &owner.uid),
             None => vec![Arc::new(set.clone())],
         };
-        let uids = siblings.iter().filter_map(|sibling| sibling.metadata.uid.as_deref());
+        let uids = siblings.iter().filter_map(|sibling| sibling.meta().uid.as_deref());
         uids.flat_map(|uid| self.pods.cache().by_index(crate::owners::BY_CONTROLLER, uid)).collect()
     }
 
-    async fn write_status(&self, set: &ReplicaSet, status: ReplicaSetStatus) -> anyhow::Result<()> {
-        if set.status.as_ref() == Some(&status) {
+    async fn write_status(&self, set: &S, status: ReplicaSetStatus) -> anyhow::Result<()> {
+        let updated = set.with_status(status);
+        // Compared as the kind stores it.
+        if set.status() == updated.status() {
             return Ok(());
         }
-        let mut updated = set.clone();
-        updated.status = Some(status);
         match self.writer.replace_status(&updated).await {
             Err(error) if code(&error) == 404 => Ok(()),
             other => other.map(|_| ()).map_err(Into::into),
@@ -197,33 +213,25 @@ fn count(number: usize) -> i32 {
 }
 
 fn status(
-    set: &ReplicaSet,
+    wanted: &Wanted,
+    old: ReplicaSetStatus,
     active: &[Arc<Pod>],
-    terminating: usize,
     failure: Option<&kube::Error>,
     now: Timestamp,
 ) -> ReplicaSetStatus {
-    let spec = set.spec.clone().unwrap_or_default();
-    let min_ready = spec.min_ready_seconds.unwrap_or_default();
-    let template_labels = spec.template.and_then(|t| t.metadata).and_then(|m| m.labels);
+    let template_labels = wanted.template.metadata.clone().and_then(|meta| meta.labels);
     let template_labels = template_labels.unwrap_or_default();
     let fully_labeled = active
         .iter()
         .filter(|p| selector::matches_map(&template_labels, p.metadata.labels.as_ref()));
-    let old = set.status.clone().unwrap_or_default();
     let mut conditions = old.conditions.clone().unwrap_or_default();
     let failing = conditions.iter().position(|c| c.type_ == "ReplicaFailure");
+    let too_few = active.len() < usize::try_from(wanted.replicas).unwrap_or(0);
     match (failure, failing) {
         (Some(error), None) => conditions.push(ReplicaSetCondition {
             type_: "ReplicaFailure".to_owned(),
             status: "True".to_owned(),
-            reason: Some(
-                if active.len() < usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0) {
-                    "FailedCreate".to_owned()
-                } else {
-                    "FailedDelete".to_owned()
-                },
-            ),
+            reason: Some(if too_few { "FailedCreate" } else { "FailedDelete" }.to_owned()),
             message: Some(pods::plain(error)),
             last_transition_time: Some(Time(now)),
         }),
@@ -238,11 +246,10 @@ fn status(
         fully_labeled_replicas: tally(fully_labeled.count()),
         ready_replicas: tally(active.iter().filter(|p| pods::is_ready(p)).count()),
         available_replicas: tally(
-            active.iter().filter(|p| pods::is_available(p, min_ready, now)).count(),
+            active.iter().filter(|p| pods::is_available(p, wanted.min_ready, now)).count(),
         ),
-        terminating_replicas: Some(count(terminating)),
-        observed_generation: set.metadata.generation,
         conditions: (!conditions.is_empty()).then_some(conditions),
+        ..old
     }
 }
 
@@ -279,7 +286,7 @@ mod tests {
     #[test]
     fn status_counts_ready_and_available_pods() {
         let set: ReplicaSet = serde_json::from_value(serde_json::json!({
-            "metadata": {"name": "rs", "generation": 4},
+            "metadata": {"name": "rs"},
             "spec": {"selector": {}, "minReadySeconds": 10, "template": {"metadata": {"labels": {"a": "b"}}}}
         }))
         .unwrap();
@@ -295,12 +302,12 @@ mod tests {
         };
         let pods = [pod("True", 80), pod("True", 95), pod("False", 0)];
         let now = Timestamp::from_second(100).unwrap();
-        let status = status(&set, &pods, 1, None, now);
+        let wanted = set.wanted().unwrap();
+        let status = status(&wanted, Replicated::status(&set), &pods, None, now);
         assert_eq!(status.replicas, 3);
         assert_eq!(status.fully_labeled_replicas, Some(3));
         assert_eq!(status.ready_replicas, Some(2));
         assert_eq!(status.available_replicas, Some(1));
-        assert_eq!(status.observed_generation, Some(4));
         let wait = next_availability(&pods, 10, now).unwrap();
         assert!(wait > Duration::from_secs(5) && wait < Duration::from_secs(6));
     }

@@ -17,17 +17,21 @@ use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 
 use crate::lab::{Lab, Options};
-use crate::mix::MixFlags;
+use crate::mix::{Mix, MixFlags, Part};
+use crate::nodes::MAX_PODS;
 use crate::places::Places;
 use results::Results;
 use suite::Chunk;
-pub use suite::{Outcome, State};
+pub use suite::{Outcome, State, interrupt};
 
 /// Run upstream's end-to-end suite against a cluster of any mix, and keep the score.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     mix: MixFlags,
+    /// This part of ours in an otherwise upstream cluster, on the tests that lean on it.
+    #[arg(long, value_enum, value_name = "PART", conflicts_with_all = ["all", "focus"])]
+    alone: Option<Part>,
     /// Run the tests whose name matches (Go regular expression).
     #[arg(long, default_value = r"\[Conformance\]", value_name = "REGEX")]
     focus: String,
@@ -58,6 +62,19 @@ pub struct Args {
     /// Name of the lab, if several run at once.
     #[arg(long, default_value = "conf")]
     name: String,
+}
+
+impl Args {
+    fn mix(&self) -> Mix {
+        self.alone.map_or_else(|| self.mix.mix(), Mix::only_ours)
+    }
+
+    fn focus(&self) -> String {
+        match self.alone {
+            Some(part) => format!(r"\[sig-({})\].*\[Conformance\]", part.sigs().join("|")),
+            None => self.focus.clone(),
+        }
+    }
 }
 
 fn parse_shard(text: &str) -> Result<(usize, usize), String> {
@@ -93,6 +110,10 @@ impl Recorder {
     /// # Errors
     /// A file cannot be written.
     pub fn record(&mut self, outcomes: &[Outcome]) -> anyhow::Result<()> {
+        if !self.dry {
+            // Another run of this mix may have ended meanwhile.
+            self.results = Results::read(&self.file)?;
+        }
         let day = jiff::Zoned::now().date().to_string();
         for outcome in outcomes {
             if self.results.record(outcome, &day) {
@@ -121,7 +142,7 @@ impl Recorder {
 /// # Errors
 /// The cluster or the suite cannot be started.
 pub fn run(args: &Args, places: &Places) -> anyhow::Result<bool> {
-    let mix = args.mix.mix();
+    let mix = args.mix();
     let mut recorder = Recorder::open(&args.board, &mix.name(), args.dry)?;
     let dir = places.cache.join("conformance").join(mix.name());
     let mut run = Run::open(&dir, args, places, &recorder.results)?;
@@ -129,7 +150,7 @@ pub fn run(args: &Args, places: &Places) -> anyhow::Result<bool> {
         bail!("no test matches, or all are done: see --focus, --failed and --fresh");
     }
     println!("{} of {} tests to run, mix {}", run.left.len(), run.total, mix.name());
-    let options = Options { name: args.name.clone(), mix, nodes: 2 };
+    let options = Options { name: args.name.clone(), mix, nodes: 2, max_pods: MAX_PODS };
     let mut lab = Lab::start(&options, places, &mut |step| println!("  {step}"))?;
     let bar = progress_bar(run.total, run.total - run.left.len());
     while let Some((tests, processes)) = run.next(args) {
@@ -218,11 +239,11 @@ struct Run {
 
 impl Run {
     fn open(dir: &Path, args: &Args, places: &Places, results: &Results) -> anyhow::Result<Self> {
-        let mut tests = suite::list(places, &args.focus, &args.skip)?;
+        let mut tests = suite::list(places, &args.focus(), &args.skip)?;
         if let Some((i, n)) = args.shard {
             tests = tests.into_iter().skip(i - 1).step_by(n).collect();
         }
-        let what = format!("{:?} {:?} {:?} {}", args.focus, args.skip, args.shard, args.failed);
+        let what = format!("{:?} {:?} {:?} {}", args.focus(), args.skip, args.shard, args.failed);
         let id =
             Sha256::digest(what).iter().take(4).fold(String::new(), |s, b| format!("{s}{b:02x}"));
         let dir = dir.join(id);

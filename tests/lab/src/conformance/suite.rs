@@ -2,10 +2,14 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use anyhow::{Context, bail};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde::Deserialize;
 
 use crate::lab::Lab;
@@ -142,6 +146,15 @@ pub fn list(places: &Places, focus: &str, skip: &str) -> anyhow::Result<Vec<Stri
     Ok(names)
 }
 
+/// Process group of the suite that runs now; 0 when none does.
+static RUNNING: AtomicI32 = AtomicI32::new(0);
+
+/// Ends the suite that runs now, so that [`Chunk::run`] returns. False when none runs.
+pub fn interrupt() -> bool {
+    let group = RUNNING.load(Ordering::SeqCst);
+    group > 0 && killpg(Pid::from_raw(group), Signal::SIGKILL).is_ok()
+}
+
 /// How to run some tests.
 pub struct Chunk<'a> {
     /// Their names.
@@ -196,7 +209,9 @@ impl Chunk<'_> {
         let mut copy = File::create(&log).with_context(|| format!("writing {}", log.display()))?;
         command.stderr(copy.try_clone()?);
         lab.inside(&mut command)?;
-        let mut child = command.spawn().context("starting ginkgo")?;
+        // A group of its own, which an interruption ends as a whole.
+        let mut child = command.process_group(0).spawn().context("starting ginkgo")?;
+        RUNNING.store(i32::try_from(child.id())?, Ordering::SeqCst);
         let stdout = child.stdout.take().context("ginkgo has no output")?;
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
             use std::io::Write;
@@ -206,6 +221,7 @@ impl Chunk<'_> {
             }
         }
         let status = child.wait().context("waiting for ginkgo")?;
+        RUNNING.store(0, Ordering::SeqCst);
         if !report.exists() {
             bail!("the suite wrote no report ({status}); its log is {}", log.display());
         }
