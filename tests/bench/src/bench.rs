@@ -46,7 +46,7 @@ impl Bench {
         fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
         let lock = File::create(dir.join("lock")).context("making a lock")?;
         lock.try_lock().context("another benchmark is running")?;
-        accounting::remove(GROUP)?;
+        accounting::remove(GROUP).context("is another benchmark running?")?;
         for name in ["scratch", "logs"] {
             let stale = dir.join(name);
             if stale.exists() {
@@ -87,7 +87,16 @@ impl Bench {
     /// # Errors
     /// The executable cannot be started.
     pub fn server(&self, spec: Spec, origin: Origin) -> anyhow::Result<Process> {
-        self.start(spec, &origin.to_string(), self.processors.server)
+        self.start(spec, &origin.to_string(), Some(self.processors.server))
+    }
+
+    /// Starts one of several servers that are measured together and share what this thread has: all
+    /// processors after [`machine::use_all`](crate::machine::use_all).
+    ///
+    /// # Errors
+    /// The executable cannot be started.
+    pub fn unpinned(&self, spec: Spec, who: &str) -> anyhow::Result<Process> {
+        self.start(spec, who, None)
     }
 
     /// Starts what both sides share, on the client's processor.
@@ -95,12 +104,17 @@ impl Bench {
     /// # Errors
     /// The executable cannot be started.
     pub fn helper(&self, spec: Spec) -> anyhow::Result<Process> {
-        self.start(spec, "helper", self.processors.client)
+        self.start(spec, "helper", Some(self.processors.client))
     }
 
-    fn start(&self, mut spec: Spec, who: &str, processor: usize) -> anyhow::Result<Process> {
+    fn start(
+        &self,
+        mut spec: Spec,
+        who: &str,
+        processor: Option<usize>,
+    ) -> anyhow::Result<Process> {
         spec.name = format!("{}-{who}", spec.name);
-        spec.cpu = Some(processor);
+        spec.cpu = processor;
         Process::start(spec, GROUP, &self.dir.join("logs"))
     }
 
@@ -169,7 +183,7 @@ impl Bench {
     }
 
     /// Drives a workload against `server`. A twentieth of it is done before, unmeasured; `op` is
-    /// given the client's number and an index that no other operation has, from 0 on.
+    /// given the client's number and an index that no other operation has: 0, 1, … without gaps.
     ///
     /// # Errors
     /// An operation fails.
@@ -182,16 +196,16 @@ impl Bench {
         let within = load.within / 4;
         let warm_up = Load { operations: warm_up(load), within, ..load };
         self.block_on(async {
-            drive(warm_up, 0, &op).await.context("warming up")?;
+            let warm_up = drive(warm_up, 0, &op).await.context("warming up")?;
             let before = server.used()?;
-            let mut sample = drive(load, warm_up.operations, &op).await?;
+            let mut sample = drive(load, warm_up.done(), &op).await?;
             sample.server = server.used()? - before;
             Ok(sample)
         })
     }
 }
 
-/// Operations before a measurement.
+/// Operations before a measurement, at most.
 pub fn warm_up(load: Load) -> usize {
     load.operations.div_ceil(WARM_UP)
 }

@@ -26,6 +26,8 @@ pub enum Unit {
     Bytes,
     /// Of something that the workload's name says.
     Count,
+    /// Of another row of the same table, which the workload's name says.
+    Times,
 }
 
 impl Unit {
@@ -43,6 +45,7 @@ impl Unit {
             Self::Mebibytes => "MiB",
             Self::Bytes => "B",
             Self::Count => "count",
+            Self::Times => "times",
         }
     }
 

@@ -19,8 +19,8 @@
 //! the client often limits operations per second, and never operations per CPU-second.
 //!
 //! Nothing is asserted here but that the servers answer correctly. This program changes nothing
-//! outside the directory `bench` of the lab's directory and, with `--record`, one section of
-//! `tests/bench/RESULTS.md`.
+//! outside the directory `bench` of the lab's directory (the kubelet's cluster is in `run-kubelet`)
+//! and, with `--record`, one section of `tests/bench/RESULTS.md`.
 //!
 //! **Invariants**: both servers get the same flags, data on the same file system and the same work.
 //! What is started dies with this program, even when that is killed; what a killed one left on disk is

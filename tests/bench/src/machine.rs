@@ -57,6 +57,19 @@ pub fn stay_on(processor: usize) -> anyhow::Result<()> {
     sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("processor {processor}"))
 }
 
+/// Lets the calling thread, and all that it starts from now on, use every processor between the
+/// client's and the server's: for subjects that measure more than one server.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn use_all(processors: Processors) -> anyhow::Result<()> {
+    let mut set = CpuSet::new();
+    for processor in processors.client..=processors.server {
+        set.set(processor).with_context(|| format!("processor {processor}"))?;
+    }
+    sched_setaffinity(Pid::from_raw(0), &set).context("using all processors")
+}
+
 /// Moves the calling thread, and all that it starts from now on, into a new network namespace. The
 /// kernel removes it with its last process.
 ///

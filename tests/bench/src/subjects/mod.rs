@@ -4,9 +4,18 @@ use crate::rounds::Entry;
 
 mod api;
 pub mod apiserver;
+pub mod control_plane;
 pub mod etcd;
+pub mod kubelet;
 pub mod proxy;
 pub mod scheduler;
 
 /// Every subject.
-pub const ALL: &[Entry] = &[etcd::ENTRY, apiserver::ENTRY, scheduler::ENTRY, proxy::ENTRY];
+pub const ALL: &[Entry] = &[
+    etcd::ENTRY,
+    apiserver::ENTRY,
+    scheduler::ENTRY,
+    kubelet::ENTRY,
+    proxy::ENTRY,
+    control_plane::ENTRY,
+];

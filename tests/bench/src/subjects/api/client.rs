@@ -1,7 +1,7 @@
 //! Requests over few HTTP/2 connections, with TLS and a client certificate.
 
-use std::net::Ipv4Addr;
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -149,9 +149,9 @@ impl Identity {
             .context("a client certificate's key")?;
         let mut provider = default_provider();
         // Go's client prefers this one; a server may follow its client's preference.
-        provider.cipher_suites.sort_by_key(|suite| {
-            suite.suite() != cipher_suite::TLS13_AES_128_GCM_SHA256.suite()
-        });
+        provider
+            .cipher_suites
+            .sort_by_key(|suite| suite.suite() != cipher_suite::TLS13_AES_128_GCM_SHA256.suite());
         let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
@@ -166,8 +166,11 @@ impl Identity {
 /// Connections of one user. Cloning is cheap and shares them.
 #[derive(Clone)]
 pub struct Client {
-    connections: Arc<[SendRequest<Full<Bytes>>]>,
+    identity: Identity,
+    connections: Arc<[Mutex<Connection>]>,
 }
+
+type Connection = SendRequest<Full<Bytes>>;
 
 impl Client {
     /// Opens so many connections. They end with the last clone.
@@ -177,10 +180,9 @@ impl Client {
     pub async fn connect(identity: &Identity, connections: usize) -> anyhow::Result<Self> {
         let mut open = Vec::new();
         for _ in 0..connections {
-            let connecting = tokio::time::timeout(CONNECT_WITHIN, dial(identity));
-            open.push(connecting.await.context("connecting took too long")??);
+            open.push(Mutex::new(dial(identity).await?));
         }
-        Ok(Self { connections: open.into() })
+        Ok(Self { identity: identity.clone(), connections: open.into() })
     }
 
     /// Sends a request over the connection of `client`, and returns when the head of the answer is
@@ -189,10 +191,21 @@ impl Client {
     /// # Errors
     /// The connection broke, or the answer is an error; it says which.
     pub async fn send(&self, client: usize, call: &Call) -> anyhow::Result<Response<Incoming>> {
-        let mut connection = self.connections[client % self.connections.len()].clone();
         let what = || format!("{} {}", call.method, call.path);
-        connection.ready().await.with_context(what)?;
-        let response = connection.send_request(call.request()?).await.with_context(what)?;
+        let slot = &self.connections[client % self.connections.len()];
+        let mut connection = lock(slot).clone();
+        let response = match connection.try_send_request(call.request()?).await {
+            Ok(response) => response,
+            // Not sent: servers close connections that rest. Another connection, and once more.
+            Err(mut refused) => match refused.take_message() {
+                Some(request) => {
+                    let mut fresh = dial(&self.identity).await.with_context(what)?;
+                    *lock(slot) = fresh.clone();
+                    fresh.send_request(request).await.with_context(what)?
+                }
+                None => return Err(refused.into_error()).with_context(what),
+            },
+        };
         if response.status().is_success() {
             return Ok(response);
         }
@@ -239,19 +252,26 @@ pub async fn next_chunk(body: &mut Incoming) -> anyhow::Result<Option<Bytes>> {
     Ok(None)
 }
 
-async fn dial(identity: &Identity) -> anyhow::Result<SendRequest<Full<Bytes>>> {
-    let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, control::PORT)).await?;
-    tcp.set_nodelay(true)?;
-    let name = ServerName::from(std::net::IpAddr::from(Ipv4Addr::LOCALHOST));
-    let tls = tokio_rustls::TlsConnector::from(identity.0.clone()).connect(name, tcp).await?;
-    let (sender, connection) = Builder::new(TokioExecutor::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .handshake(TokioIo::new(tls))
-        .await?;
-    // Ends with the last sender. An error reaches whoever waits for an answer.
-    tokio::spawn(connection);
-    Ok(sender)
+fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
+    connection.lock().expect("no code panics while it holds this lock")
+}
+
+async fn dial(identity: &Identity) -> anyhow::Result<Connection> {
+    let connecting = async {
+        let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, control::PORT)).await?;
+        tcp.set_nodelay(true)?;
+        let name = ServerName::from(IpAddr::from(Ipv4Addr::LOCALHOST));
+        let tls = tokio_rustls::TlsConnector::from(identity.0.clone()).connect(name, tcp).await?;
+        let (sender, connection) = Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .handshake(TokioIo::new(tls))
+            .await?;
+        // Ends with the last sender. An error reaches whoever waits for an answer.
+        tokio::spawn(connection);
+        anyhow::Ok(sender)
+    };
+    tokio::time::timeout(CONNECT_WITHIN, connecting).await.context("connecting took too long")?
 }
 
 /// The message of a Status, or the text as it is.
@@ -267,7 +287,10 @@ mod tests {
 
     #[test]
     fn an_error_is_told_by_its_message() {
-        assert_eq!(reason(br#"{"kind":"Status","message":"pods \"a\" not found"}"#), "pods \"a\" not found");
+        assert_eq!(
+            reason(br#"{"kind":"Status","message":"pods \"a\" not found"}"#),
+            "pods \"a\" not found"
+        );
         assert_eq!(reason(b"404 page not found\n"), "404 page not found");
     }
 
@@ -278,6 +301,8 @@ mod tests {
         assert_eq!(request.uri().path(), "/api/v1/pods");
         assert_eq!(request.headers()[header::CONTENT_TYPE], "application/vnd.kubernetes.protobuf");
         assert!(request.headers()[header::ACCEPT].to_str().unwrap().ends_with(",application/json"));
-        assert!(Call::get("/readyz").request().unwrap().headers().get(header::CONTENT_TYPE).is_none());
+        assert!(
+            Call::get("/readyz").request().unwrap().headers().get(header::CONTENT_TYPE).is_none()
+        );
     }
 }

@@ -5,7 +5,7 @@ use http::Method;
 use super::objects::{self, INDEX};
 use super::{Body, Call, Media, NAMESPACE, Run, named};
 use crate::bench::Bench;
-use crate::subjects::api::Stencil;
+use crate::subjects::api::{Stencil, thousands};
 
 /// Bytes of each.
 const SIZE: usize = 100_000;
@@ -21,6 +21,7 @@ pub fn count(bench: &Bench) -> usize {
 pub fn measure(run: &mut Run<'_>) -> anyhow::Result<()> {
     let (many, total) = (run.many.clone(), count(run.bench));
     let path = format!("/api/v1/namespaces/{NAMESPACE}/configmaps");
+    let all = thousands(total);
     let name = |index: usize| format!("large-{index:08}");
     run.bench.settle(&run.plane.server)?;
     let before = run.plane.server.pss()?;
@@ -29,9 +30,9 @@ pub fn measure(run: &mut Run<'_>) -> anyhow::Result<()> {
         let body = Body::json(stencil.fill(&[&format!("{index:08}")])?);
         many.expect(client, &Call::with_body(Method::POST, &path, body), SIZE).await
     })?;
-    run.memory_of("ConfigMap of 100 kB", total, before)?;
+    run.memory_of(("ConfigMap of 100 kB", "ConfigMaps of 100 kB"), total, before)?;
     for media in [Media::Json, Media::Protobuf] {
-        let load = run.load(CLIENTS, 10_000, 500);
+        let load = run.load(CLIENTS, 10_000, 200);
         let get = async |client, index: usize| {
             let call = Call::get(format!("{path}/{}", name(index % total))).accept(media);
             many.expect(client, &call, SIZE).await
@@ -39,10 +40,10 @@ pub fn measure(run: &mut Run<'_>) -> anyhow::Result<()> {
         run.measure(&format!("get ConfigMap of 100 kB, {}", named(media)), load, get)?;
     }
     for media in [Media::Json, Media::Protobuf] {
-        let load = run.load(1, 20, 5);
+        let load = run.load(1, 20, 3);
         let call = Call::get(format!("{path}?resourceVersion=0")).accept(media);
         let list = async |client, _| many.expect(client, &call, total * SIZE).await;
-        let name = format!("list {total} ConfigMaps of 100 kB, from the cache, {}", named(media));
+        let name = format!("list {all} ConfigMaps of 100 kB, from the cache, {}", named(media));
         run.measure(&name, load, list)?;
     }
     Ok(())

@@ -13,7 +13,7 @@ use http::Method;
 use lab::mix::{Mix, Origin, Part};
 use serde_json::json;
 
-use super::api::{Body, Call, Client, Identity, Media, Plane, Role};
+use super::api::{Body, Call, Client, Identity, Media, Plane, Role, thousands};
 use crate::bench::Bench;
 use crate::drive::{Load, drive};
 use crate::figures::{Figures, Unit};
@@ -88,7 +88,7 @@ impl Subject for ApiServer {
 fn start_again(bench: &Bench, plane: &mut Plane, figures: &mut Figures) -> anyhow::Result<()> {
     let before = plane.server.used()?;
     let took = plane.restart(bench)?;
-    let (pods, config_maps) = (pods::count(bench), config_maps::count(bench));
+    let [pods, config_maps] = [pods::count(bench), config_maps::count(bench)].map(thousands);
     let name = format!("start, {pods} pods and {config_maps} ConfigMaps, to /readyz");
     figures.add(&name, "", Unit::Seconds, took.as_secs_f64());
     figures.add(&name, "", Unit::CpuSeconds, (plane.server.used()? - before).as_secs_f64());
@@ -106,9 +106,11 @@ async fn admit(plane: &Plane) -> anyhow::Result<Identity> {
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": USER}],
     });
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+    let namespace =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
     // Its controller does not run here, and no pod is admitted without it.
-    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    let account =
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
     let accounts = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts");
     for (path, object) in [
         ("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding),
@@ -142,7 +144,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn load(&self, clients: usize, full: usize, quick: usize) -> Load {
-        let within = Duration::from_secs(self.bench.either(30, 2));
+        let within = Duration::from_secs(self.bench.either(30, 1));
         Load { clients, operations: self.bench.either(full, quick), within }
     }
 
@@ -184,12 +186,17 @@ impl Run<'_> {
     }
 
     /// Enters the memory of the server, and what each of `count` things takes of it.
-    fn memory_of(&mut self, what: &str, count: usize, before: u64) -> anyhow::Result<()> {
+    fn memory_of(
+        &mut self,
+        (one, many): (&str, &str),
+        count: usize,
+        before: u64,
+    ) -> anyhow::Result<()> {
         self.bench.settle(&self.plane.server)?;
         let now = self.plane.server.pss()?;
-        self.figures.memory(&format!("PSS with {count} {what}s"), "", now);
+        self.figures.memory(&format!("PSS with {} {many}", thousands(count)), "", now);
         let each = now.saturating_sub(before) as f64 / count as f64;
-        self.figures.add(&format!("PSS per {what}"), "", Unit::Bytes, each);
+        self.figures.add(&format!("PSS per {one}"), "", Unit::Bytes, each);
         Ok(())
     }
 }

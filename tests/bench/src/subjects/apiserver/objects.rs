@@ -13,9 +13,7 @@ pub const STAMP: &str = "%%%%%%%%%%%%%%%%%%%%";
 
 /// A pod as a Deployment of some operator makes it, bound to a node.
 pub fn pod(prefix: &str) -> Value {
-    let probe = |path: &str, period: u32| {
-        json!({"httpGet": {"path": path, "port": "http"}, "periodSeconds": period, "timeoutSeconds": 2})
-    };
+    let probe = |path: &str, period: u32| json!({"httpGet": {"path": path, "port": "http"}, "periodSeconds": period, "timeoutSeconds": 2});
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {
@@ -71,7 +69,8 @@ pub fn pod(prefix: &str) -> Value {
 /// The patch with which a kubelet tells a pod's state. `message` is any text.
 pub fn status(message: &str) -> Value {
     let since = "2026-01-01T00:00:00Z";
-    let condition = |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": since});
+    let condition =
+        |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": since});
     let conditions = ["PodScheduled", "Initialized", "ContainersReady", "Ready"].map(condition);
     json!({"status": {
         "phase": "Running",

@@ -4,12 +4,13 @@ use std::cell::RefCell;
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
+use futures::FutureExt;
 use http::Method;
 
 use super::objects::{self, INDEX, NODE};
 use super::{Body, CLIENTS, Call, Client, Media, NAMESPACE, Run, named};
 use crate::bench::Bench;
-use crate::subjects::api::{Stencil, next_chunk};
+use crate::subjects::api::{Stencil, next_chunk, thousands};
 
 /// Nodes that the pods are on.
 pub const NODES: usize = 1_000;
@@ -39,7 +40,7 @@ pub fn measure(run: &mut Run<'_>) -> anyhow::Result<()> {
     let total = count(run.bench);
     let before = run.plane.server.pss()?;
     create(run, "bench", Media::Json)?;
-    run.memory_of("pod", total, before)?;
+    run.memory_of(("pod", "pods"), total, before)?;
     get(run)?;
     list(run)?;
     patch(run)?;
@@ -77,9 +78,9 @@ fn create(run: &mut Run<'_>, prefix: &str, media: Media) -> anyhow::Result<()> {
 fn get(run: &mut Run<'_>) -> anyhow::Result<()> {
     let (many, total) = (run.many.clone(), count(run.bench));
     for (media, clients, full, quick) in [
-        (Media::Json, 1, 20_000, 1_000),
-        (Media::Json, CLIENTS, 100_000, 4_000),
-        (Media::Protobuf, CLIENTS, 100_000, 4_000),
+        (Media::Json, 1, 20_000, 500),
+        (Media::Json, CLIENTS, 100_000, 2_000),
+        (Media::Protobuf, CLIENTS, 100_000, 2_000),
     ] {
         let get = async |client, index: usize| {
             let call = Call::get(pod_path("bench", scattered(index, total))).accept(media);
@@ -97,6 +98,7 @@ fn list(run: &mut Run<'_>) -> anyhow::Result<()> {
     let (many, total) = (run.many.clone(), count(run.bench));
     let cached = format!("{}?resourceVersion=0", path());
     let page = format!("{}?limit={PAGE}", path());
+    let all = thousands(total);
     for (what, call, least) in [
         ("from the cache, JSON", Call::get(&cached), total * LEAST_POD),
         ("from the cache, protobuf", Call::get(&cached).accept(Media::Protobuf), total * LEAST_POD),
@@ -105,15 +107,15 @@ fn list(run: &mut Run<'_>) -> anyhow::Result<()> {
         // A row has a few cells and the metadata.
         ("first page of 500, table", Call::get(&page).accept(Media::Table), PAGE * 500),
     ] {
-        let (full, quick) = if least < total * LEAST_POD { (1_000, 50) } else { (60, 10) };
+        let (full, quick) = if least < total * LEAST_POD { (1_000, 20) } else { (60, 6) };
         let load = run.load(LISTERS, full, quick);
-        run.measure(&format!("list {total} pods, {what}"), load, async |client, _| {
+        run.measure(&format!("list {all} pods, {what}"), load, async |client, _| {
             many.expect(client, &call, least).await
         })?;
     }
     for media in [Media::Json, Media::Protobuf] {
-        let load = run.load(LISTERS, 60, 10);
-        let name = format!("watch that begins with {total} pods, {}", named(media));
+        let load = run.load(LISTERS, 60, 6);
+        let name = format!("watch that begins with {all} pods, {}", named(media));
         let least = total * LEAST_POD;
         run.measure(&name, load, async |client, _| {
             initial_events(&many, client, media, least).await
@@ -134,17 +136,21 @@ async fn initial_events(
     let call = Call::get(format!("{}?{query}", path())).accept(media);
     let mut body = many.send(client, &call).await?.into_body();
     let (mut tail, mut length) = (Vec::new(), 0);
-    while let Some(chunk) = next_chunk(&mut body).await? {
+    loop {
+        let chunk = match next_chunk(&mut body).now_or_never() {
+            Some(chunk) => chunk?,
+            // Nothing follows the event with the mark for a while.
+            None if tail.windows(INITIAL_END.len()).any(|window| window == INITIAL_END) => {
+                ensure!(length >= least, "{length} bytes of events, less than {least}");
+                return Ok(());
+            }
+            None => next_chunk(&mut body).await?,
+        };
+        let chunk = chunk.with_context(|| format!("no mark within {length} bytes of events"))?;
         length += chunk.len();
-        // Nothing follows the event with the mark for a while.
         tail.extend_from_slice(&chunk[chunk.len().saturating_sub(TAIL)..]);
         tail.drain(..tail.len().saturating_sub(TAIL));
-        if tail.windows(INITIAL_END.len()).any(|window| window == INITIAL_END) {
-            ensure!(length >= least, "{length} bytes of events, less than {least}");
-            return Ok(());
-        }
     }
-    anyhow::bail!("the watch ended before the mark, after {length} bytes")
 }
 
 fn patch(run: &mut Run<'_>) -> anyhow::Result<()> {

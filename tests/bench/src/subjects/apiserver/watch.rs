@@ -10,11 +10,13 @@ use tokio::task::JoinSet;
 
 use super::objects::{self, INDEX, STAMP};
 use super::stamps::{Stamps, stamp};
-use super::{Body, CLIENTS, CONNECTIONS, Call, Client, Identity, Media, NAMESPACE, Plane, named, pods};
+use super::{
+    Body, CLIENTS, CONNECTIONS, Call, Client, Identity, Media, NAMESPACE, Plane, named, pods,
+};
 use crate::bench::Bench;
 use crate::drive::{Load, drive, rate};
 use crate::figures::{Figures, Unit};
-use crate::subjects::api::{Stencil, next_chunk};
+use crate::subjects::api::{Stencil, next_chunk, thousands};
 
 /// Watches that share a connection, where they do.
 const SHARING: usize = 50;
@@ -39,7 +41,10 @@ pub fn measure(
     for media in [Media::Json, Media::Protobuf] {
         watches.everything(all, media)?;
     }
-    watches.own_pods(nodes)
+    watches.own_pods(nodes)?;
+    bench.settle(&plane.server)?;
+    figures.memory("PSS, after all of the above", "", plane.server.pss()?);
+    Ok(())
 }
 
 struct Watches<'a> {
@@ -64,7 +69,7 @@ impl Watches<'_> {
             Ok(())
         };
         self.make_watched(&path, &write)?;
-        let kind = format!("{count} watches of the same, {}", named(media));
+        let kind = format!("{} watches of the same, {}", thousands(count), named(media));
         let watched = vec![format!("{path}?watch=true"); count];
         let watchers = self.open(&kind, watched, media, count.div_ceil(SHARING))?;
         let paced = self.bench.either(100, 10);
@@ -76,7 +81,7 @@ impl Watches<'_> {
             }
             Ok(paced)
         }));
-        let per_second = count * 1_000 / PACE.as_millis() as usize;
+        let per_second = thousands(count * 1_000 / PACE.as_millis() as usize);
         let name = format!("{kind}: {per_second} events per second");
         self.enter(&name, &phase.with_context(|| name.clone())?, false);
         let load = self.load(WRITERS, 1_000, 50);
@@ -86,15 +91,14 @@ impl Watches<'_> {
         }));
         let name = format!("{kind}: {WRITERS} clients write");
         self.enter(&name, &phase.with_context(|| name.clone())?, true);
-        self.bench.settle(self.server)?;
-        self.figures.memory(&format!("PSS, {kind}, after all events"), "", self.server.pss()?);
         Ok(())
     }
 
     /// A watch per node, each over a connection of its own, as kubelets have them.
     fn own_pods(&mut self, nodes: usize) -> anyhow::Result<()> {
-        let kind = format!("{nodes} nodes watch their pods, protobuf");
-        let own = |node| format!("/api/v1/pods?watch=true&fieldSelector=spec.nodeName%3Dnode-{node:04}");
+        let kind = format!("{} nodes watch their pods, protobuf", thousands(nodes));
+        let own =
+            |node| format!("/api/v1/pods?watch=true&fieldSelector=spec.nodeName%3Dnode-{node:04}");
         let watchers = self.open(&kind, (0..nodes).map(own).collect(), Media::Protobuf, nodes)?;
         let status = Stencil::json(&objects::status(STAMP), &[STAMP])?;
         let load = self.load(CLIENTS, 20_000, 1_000);
@@ -157,7 +161,12 @@ impl Watches<'_> {
 
     fn enter(&mut self, name: &str, phase: &Phase, rated: bool) {
         if rated {
-            self.figures.add(name, "", Unit::EventsPerSecond, rate(phase.lags.len(), phase.elapsed));
+            self.figures.add(
+                name,
+                "",
+                Unit::EventsPerSecond,
+                rate(phase.lags.len(), phase.elapsed),
+            );
         }
         self.figures.add(name, "", Unit::EventsPerCpuSecond, rate(phase.lags.len(), phase.cpu));
         self.figures.latency(name, &phase.lags);

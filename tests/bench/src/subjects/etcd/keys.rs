@@ -165,7 +165,7 @@ impl Run<'_> {
             client.kv().range(read).await?;
             anyhow::Ok(())
         };
-        self.measure("update", self.load(WRITERS, 50_000, 5_000), &update)?;
+        self.measure("update", self.load(WRITERS, 50_000, 5_000), update)?;
         for (name, reads_of_ten) in [("5 gets : 5 updates", 5), ("9 gets : 1 update", 9)] {
             let mixed = async |worker, index: usize| match index % 10 < reads_of_ten {
                 true => get(index).await,

@@ -193,7 +193,9 @@ mod tests {
         let (mut seen, first) = (Seen::default(), Instant::now());
         let later = first + Duration::from_secs(1);
         let event = |kind: &str, name: &str| {
-            format!(r#"{{"type":"{kind}","object":{{"kind":"Pod","metadata":{{"name":"{name}"}}}}}}"#)
+            format!(
+                r#"{{"type":"{kind}","object":{{"kind":"Pod","metadata":{{"name":"{name}"}}}}}}"#
+            )
         };
         for (kind, name, now) in [
             ("ADDED", "a-b-00000007", first),

@@ -41,8 +41,6 @@ pub const ENTRY: Entry = Entry {
 
 /// Connections of the client.
 const CONNECTIONS: usize = 8;
-/// How long the scheduler may take to bind a batch.
-const BIND_WITHIN: Duration = Duration::from_secs(1_200);
 /// Between two pods when the scheduler is not to be busy.
 const PACE: Duration = Duration::from_millis(50);
 /// Between two pods that come meanwhile.
@@ -202,6 +200,11 @@ impl Turn<'_> {
         Ok(())
     }
 
+    /// How long the scheduler may take to bind a batch.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(self.bench.either(1_200, 60))
+    }
+
     /// Creates pods and waits until they are bound.
     fn bind(
         &mut self,
@@ -210,8 +213,9 @@ impl Turn<'_> {
         count: usize,
         pace: Option<Duration>,
     ) -> anyhow::Result<()> {
+        let within = self.patience();
         let creating = pods.create_all(self.client, count, pace);
-        let binding = self.bindings.wait(&mut self.scheduler, name, count, BIND_WITHIN);
+        let binding = self.bindings.wait(&mut self.scheduler, name, count, within);
         self.bench.block_on(futures::future::try_join(creating, binding))?;
         Ok(())
     }
@@ -225,8 +229,9 @@ impl Turn<'_> {
         meanwhile: Kind,
     ) -> anyhow::Result<()> {
         let others = Pods::new(Batch { kind: meanwhile, namespace: "meanwhile" }, "meanwhile")?;
+        let within = self.patience();
         let creating = pods.create_all(self.client, count, None);
-        let binding = self.bindings.wait(&mut self.scheduler, name, count, BIND_WITHIN);
+        let binding = self.bindings.wait(&mut self.scheduler, name, count, within);
         let both = futures::future::try_join(creating, binding);
         // Far more than come.
         let disturbing = others.create_all(self.client, usize::MAX, Some(MEANWHILE));

@@ -22,7 +22,8 @@ const WITHIN: Duration = Duration::from_secs(900);
 /// Objects of a list: what is needed to remove them.
 #[derive(Deserialize)]
 struct List {
-    items: Vec<Item>,
+    /// Null when there are none.
+    items: Option<Vec<Item>>,
 }
 
 #[derive(Deserialize)]
@@ -40,7 +41,8 @@ struct Metadata {
 /// Makes the namespaces, and the Service in one of them.
 pub async fn namespaces(client: &Client) -> anyhow::Result<()> {
     for name in NAMESPACES {
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        let namespace =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         post(client, 0, "/api/v1/namespaces", Body::json(namespace.to_string())).await?;
     }
     let service = Body::json(templates::service().to_string());
@@ -81,7 +83,8 @@ async fn remove(client: &Client, path: &str) -> anyhow::Result<()> {
     let (prefix, resource) = path.rsplit_once('/').context("a path without a slash")?;
     loop {
         let list = client.read(0, &Call::get(path).accept(Media::Metadata)).await?;
-        let items = serde_json::from_slice::<List>(&list).context(path.to_owned())?.items;
+        let list: List = serde_json::from_slice(&list).context(path.to_owned())?;
+        let items = list.items.unwrap_or_default();
         if items.is_empty() {
             return Ok(());
         }
@@ -171,7 +174,12 @@ impl Pods {
 
 /// What the API server and this client are capable of: pods that are created and bound without a
 /// scheduler, each to the next node.
-pub async fn bind_all(client: &Client, batch: Batch, count: usize, nodes: usize) -> anyhow::Result<Sample> {
+pub async fn bind_all(
+    client: &Client,
+    batch: Batch,
+    count: usize,
+    nodes: usize,
+) -> anyhow::Result<Sample> {
     let pods = Pods::new(batch, "floor")?;
     let load = Load { clients: CREATORS, operations: count, within: WITHIN };
     drive(load, 0, async |worker, index| {

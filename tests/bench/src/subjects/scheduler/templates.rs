@@ -83,9 +83,7 @@ fn label(kind: Kind) -> Option<(&'static str, &'static str)> {
 /// What it asks of its node.
 fn wish(kind: Kind, spec: &mut Value) {
     let alike = label(kind).map(|(key, value)| json!({"matchLabels": {key: value}}));
-    let near = |key: &str| {
-        json!({"labelSelector": alike, "topologyKey": key, "namespaces": ["sched-1", "sched-0"]})
-    };
+    let near = |key: &str| json!({"labelSelector": alike, "topologyKey": key, "namespaces": ["sched-1", "sched-0"]});
     let required = "requiredDuringSchedulingIgnoredDuringExecution";
     let preferred = "preferredDuringSchedulingIgnoredDuringExecution";
     let weighted = |key: &str| json!([{"podAffinityTerm": near(key), "weight": 1}]);
@@ -135,11 +133,21 @@ mod tests {
 
     #[test]
     fn everything_is_of_its_type() {
-        use k8s_openapi::api::core::v1::{Node, Pod, Service};
         use Kind::*;
+        use k8s_openapi::api::core::v1::{Node, Pod, Service};
         for kind in [
-            Plain, Labelled, AntiAffinity, Affinity, PreferredAffinity, PreferredAntiAffinity,
-            NodeAffinity, Spread, PreferredSpread, SpreadOverUntainted, LowPriority, HighPriority,
+            Plain,
+            Labelled,
+            AntiAffinity,
+            Affinity,
+            PreferredAffinity,
+            PreferredAntiAffinity,
+            NodeAffinity,
+            Spread,
+            PreferredSpread,
+            SpreadOverUntainted,
+            LowPriority,
+            HighPriority,
             TooLarge,
         ] {
             let value = pod(kind, "b");

@@ -3,6 +3,8 @@
 //!
 //! To add one, add an entry to [`ALL`]; a new sort of pod goes to [`Kind`] and `templates`.
 
+use crate::subjects::api::thousands;
+
 /// What the pods of a batch are like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -238,7 +240,8 @@ impl Workload {
     /// The headline of its table.
     pub fn headline(&self, quick: bool) -> String {
         let Size { nodes, before, measured } = self.size(quick);
-        let before = before * self.before.len();
+        let [nodes, before, measured] =
+            [nodes, before * self.before.len(), measured].map(thousands);
         format!("{}: {nodes} nodes, {before} pods before, {measured} measured", self.name)
     }
 }
@@ -269,7 +272,7 @@ mod tests {
         assert_eq!(names.len(), ALL.len());
         assert_eq!(
             ALL[0].headline(false),
-            "SchedulingBasic: 5000 nodes, 1000 pods before, 10000 measured"
+            "SchedulingBasic: 5,000 nodes, 1,000 pods before, 10,000 measured"
         );
     }
 }
