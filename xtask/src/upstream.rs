@@ -98,10 +98,11 @@ pub fn dir(paths: &Paths) -> PathBuf {
     paths.cache.join("upstream/bin")
 }
 
-/// True when every program is there and is the one that is pinned.
+/// True when everything that a cluster and its tests consist of is there, as it is pinned.
 pub fn is_complete(paths: &Paths) -> anyhow::Result<bool> {
     for module in MODULES {
-        if !module.missing(paths)?.is_empty() {
+        let missing = module.missing(paths)?;
+        if missing.iter().any(|(program, _)| !matches!(program, InPlace(..))) {
             return Ok(false);
         }
     }
@@ -181,6 +182,9 @@ impl Module {
             hash.update(fs::read(&path).with_context(|| format!("reading {}", path.display()))?);
         }
         hash.update(program.package());
+        if matches!(program, InPlace(..)) {
+            hash.update("in place");
+        }
         Ok(hash.finalize().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")))
     }
 
