@@ -14,7 +14,7 @@ use crate::store::{Outcome, Write};
 use crate::strategy::{Hook, keep};
 
 /// How often a write that loses races is tried again.
-const ATTEMPTS: usize = 10;
+const ATTEMPTS: usize = 50;
 /// How often a generated name that is taken is replaced by another.
 const NAME_ATTEMPTS: usize = 8;
 
