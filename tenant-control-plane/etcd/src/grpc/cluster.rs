@@ -105,6 +105,11 @@ impl Cluster for ClusterService {
                 pb::MemberInfo { id, peer_urls: r.peer_ur_ls, promote: true, ..Default::default() };
             self.node.propose(Op::Publish(info)).await?;
         }
+        // The view of the membership follows the log after a moment.
+        let seen = std::time::Instant::now();
+        while self.find(id).is_err() && seen.elapsed().as_secs() < 5 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
         Ok(Response::new(MemberAddResponse {
             header: self.node.header_now(),
             member: Some(self.find(id)?),
