@@ -24,19 +24,6 @@ pub struct Args {
     args: Vec<OsString>,
 }
 
-/// Packages that a comparison runs, built with optimisation.
-const COMPARED: &[&str] = &[
-    "bench",
-    "driver-sandbox",
-    "etcd",
-    "kube-apiserver",
-    "kube-controller-manager",
-    "kube-proxy",
-    "kube-scheduler",
-    "kubelet",
-    "pause",
-];
-
 /// Builds, measures, and prints tables for `tests/bench/RESULTS.md`.
 pub fn run(paths: &Paths, args: &Args) -> anyhow::Result<()> {
     if !apt::is_root() {
@@ -50,12 +37,8 @@ pub fn run(paths: &Paths, args: &Args) -> anyhow::Result<()> {
         return first_cluster(paths, rounds.context("the number of rounds must be a number")?);
     }
     upstream::build(paths)?;
-    let mut build = cargo(paths);
-    build.args(["build", "--release"]);
-    for package in COMPARED {
-        build.args(["--package", package]);
-    }
-    run_shown(&mut build)?;
+    // The whole workspace: another choice of packages would be another choice of features.
+    run_shown(cargo(paths).args(["build", "--workspace", "--release"]))?;
     let mut bench = Command::new(release_dir(paths).join("marina-bench"));
     bench.arg(&args.subject).args(&args.args).current_dir(&paths.root);
     lab::environment(paths, &mut bench);

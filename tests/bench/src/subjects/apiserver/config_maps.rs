@@ -2,6 +2,7 @@
 
 use http::Method;
 
+use super::memory::Memory;
 use super::objects::{self, INDEX};
 use super::{Body, Call, Media, NAMESPACE, Run, named};
 use crate::bench::Bench;
@@ -23,14 +24,13 @@ pub fn measure(run: &mut Run<'_>) -> anyhow::Result<()> {
     let path = format!("/api/v1/namespaces/{NAMESPACE}/configmaps");
     let all = thousands(total);
     let name = |index: usize| format!("large-{index:08}");
-    run.bench.settle(&run.plane.server)?;
-    let before = run.plane.server.pss()?;
+    let before = Memory::of(run.bench, &run.plane.server, &many)?;
     let stencil = Stencil::json(&objects::config_map(&format!("large-{INDEX}"), SIZE), &[INDEX])?;
     run.make("create ConfigMap of 100 kB, JSON", CLIENTS, total, async |client, index| {
         let body = Body::json(stencil.fill(&[&format!("{index:08}")])?);
         many.expect(client, &Call::with_body(Method::POST, &path, body), SIZE).await
     })?;
-    run.memory_of(("ConfigMap of 100 kB", "ConfigMaps of 100 kB"), total, before)?;
+    run.memory_of(("ConfigMap of 100 kB", "ConfigMaps of 100 kB"), total, &before)?;
     for media in [Media::Json, Media::Protobuf] {
         let load = run.load(CLIENTS, 10_000, 200);
         let get = async |client, index: usize| {

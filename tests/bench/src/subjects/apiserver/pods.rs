@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http::Method;
 
+use super::memory::Memory;
 use super::objects::{self, INDEX, NODE};
 use super::{Body, CLIENTS, Call, Client, Media, NAMESPACE, Run, named};
 use crate::bench::Bench;
@@ -19,7 +20,7 @@ const LISTERS: usize = 2;
 /// A page of a list, as kubectl and client-go ask for it.
 const PAGE: usize = 500;
 /// A pod has more bytes than this in any form.
-const LEAST_POD: usize = 1_200;
+const LEAST_POD: usize = 3_000;
 /// Marks the end of what was there when a watch began.
 const INITIAL_END: &[u8] = b"k8s.io/initial-events-end";
 /// More than the event with that mark has.
@@ -36,18 +37,17 @@ pub fn path() -> String {
 }
 
 /// Runs all workloads. The pods that it leaves are `bench-00000000` and so on.
-pub fn measure(run: &mut Run<'_>) -> anyhow::Result<()> {
+pub fn measure(run: &mut Run<'_>, before: &Memory) -> anyhow::Result<()> {
     let total = count(run.bench);
-    let before = run.plane.server.pss()?;
-    create(run, "bench", Media::Json)?;
+    create(run, "bench", Media::Json, total)?;
     run.memory_of(("pod", "pods"), total, before)?;
     get(run)?;
     list(run)?;
     patch(run)?;
     heartbeats(run)?;
-    create(run, "other", Media::Protobuf)?;
-    let many = run.many.clone();
-    run.make("delete pod", CLIENTS, total, async |client, index| {
+    let (many, others) = (run.many.clone(), run.bench.either(total, total / 2));
+    create(run, "other", Media::Protobuf, others)?;
+    run.make("delete pod", CLIENTS, others, async |client, index| {
         many.read(client, &Call::delete(pod_path("other", index))).await?;
         Ok(())
     })
@@ -57,13 +57,13 @@ fn pod_path(prefix: &str, index: usize) -> String {
     format!("{}/{prefix}-{index:08}", path())
 }
 
-fn create(run: &mut Run<'_>, prefix: &str, media: Media) -> anyhow::Result<()> {
+fn create(run: &mut Run<'_>, prefix: &str, media: Media, total: usize) -> anyhow::Result<()> {
     let (object, gaps) = (objects::pod(prefix), [INDEX, NODE]);
     let stencil = match media {
         Media::Protobuf => Stencil::protobuf(&object, &gaps)?,
         _ => Stencil::json(&object, &gaps)?,
     };
-    let (many, total) = (run.many.clone(), count(run.bench));
+    let many = run.many.clone();
     run.make(&format!("create pod, {}", named(media)), CLIENTS, total, async |client, index| {
         let bytes = stencil.fill(&[&format!("{index:08}"), &format!("{:04}", index % NODES)])?;
         let body = match media {
@@ -107,7 +107,7 @@ fn list(run: &mut Run<'_>) -> anyhow::Result<()> {
         // A row has a few cells and the metadata.
         ("first page of 500, table", Call::get(&page).accept(Media::Table), PAGE * 500),
     ] {
-        let (full, quick) = if least < total * LEAST_POD { (1_000, 20) } else { (60, 6) };
+        let (full, quick) = if least < total * LEAST_POD { (1_000, 10) } else { (60, 6) };
         let load = run.load(LISTERS, full, quick);
         run.measure(&format!("list {all} pods, {what}"), load, async |client, _| {
             many.expect(client, &call, least).await

@@ -8,6 +8,7 @@ use http::Method;
 use lab::process::Process;
 use tokio::task::JoinSet;
 
+use super::memory::Memory;
 use super::objects::{self, INDEX, STAMP};
 use super::stamps::{Stamps, stamp};
 use super::{
@@ -27,21 +28,25 @@ const PACE: Duration = Duration::from_millis(200);
 /// Clients that write at full speed while everybody watches everything.
 const WRITERS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How often a watch may end: servers end those that do not keep up.
+const MOST_ATTEMPTS: usize = 100;
 
-/// Everybody watches the same, in both forms; then every node watches its own pods.
+/// Everybody watches the same, in both forms; then every node watches its own pods. `started` is the
+/// memory of the server now.
 pub fn measure(
     bench: &Bench,
     plane: &Plane,
     user: &Identity,
+    started: &Memory,
     figures: &mut Figures,
 ) -> anyhow::Result<()> {
     let writer = bench.block_on(Client::connect(user, CONNECTIONS))?;
     let (all, nodes) = (bench.either(1_000, 100), bench.either(pods::NODES, 100));
     let mut watches = Watches { bench, server: &plane.server, user, writer, figures };
-    for media in [Media::Json, Media::Protobuf] {
-        watches.everything(all, media)?;
-    }
-    watches.own_pods(nodes)?;
+    watches.everything(all, Media::Json, Some(started))?;
+    watches.everything(all, Media::Protobuf, None)?;
+    let before = Memory::of(bench, &plane.server, &watches.writer)?;
+    watches.own_pods(nodes, &before)?;
     bench.settle(&plane.server)?;
     figures.memory("PSS, after all of the above", "", plane.server.pss()?);
     Ok(())
@@ -56,8 +61,14 @@ struct Watches<'a> {
 }
 
 impl Watches<'_> {
-    /// `count` watches of the same ConfigMaps: every write is `count` events.
-    fn everything(&mut self, count: usize, media: Media) -> anyhow::Result<()> {
+    /// `count` watches of the same ConfigMaps: every write is `count` events. With `before`, enters the
+    /// memory of a watch.
+    fn everything(
+        &mut self,
+        count: usize,
+        media: Media,
+        before: Option<&Memory>,
+    ) -> anyhow::Result<()> {
         let path = format!("/api/v1/namespaces/{NAMESPACE}/configmaps");
         let write = stamped_config_map()?;
         let writer = self.writer.clone();
@@ -71,8 +82,11 @@ impl Watches<'_> {
         self.make_watched(&path, &write)?;
         let kind = format!("{} watches of the same, {}", thousands(count), named(media));
         let watched = vec![format!("{path}?watch=true"); count];
-        let watchers = self.open(&kind, watched, media, count.div_ceil(SHARING))?;
-        let paced = self.bench.either(100, 10);
+        let watchers = self.open(watched, media, count.div_ceil(SHARING))?;
+        if let Some(before) = before {
+            self.enter_memory(&format!("watch, {kind}"), count, before)?;
+        }
+        let paced = self.bench.either(100, 5);
         let phase = self.bench.block_on(watchers.write(self.server, count, async |clock| {
             let mut ticks = tokio::time::interval(PACE);
             for index in 0..paced {
@@ -95,13 +109,14 @@ impl Watches<'_> {
     }
 
     /// A watch per node, each over a connection of its own, as kubelets have them.
-    fn own_pods(&mut self, nodes: usize) -> anyhow::Result<()> {
+    fn own_pods(&mut self, nodes: usize, before: &Memory) -> anyhow::Result<()> {
         let kind = format!("{} nodes watch their pods, protobuf", thousands(nodes));
         let own =
             |node| format!("/api/v1/pods?watch=true&fieldSelector=spec.nodeName%3Dnode-{node:04}");
-        let watchers = self.open(&kind, (0..nodes).map(own).collect(), Media::Protobuf, nodes)?;
+        let watchers = self.open((0..nodes).map(own).collect(), Media::Protobuf, nodes)?;
+        self.enter_memory(&format!("watch and connection, {kind}"), nodes, before)?;
         let status = Stencil::json(&objects::status(STAMP), &[STAMP])?;
-        let load = self.load(CLIENTS, 20_000, 1_000);
+        let load = self.load(CLIENTS, 20_000, 300);
         let (writer, total) = (self.writer.clone(), pods::count(self.bench));
         let phase = self.bench.block_on(watchers.write(self.server, 1, async |clock| {
             let patch = async |client, index: usize| {
@@ -139,24 +154,21 @@ impl Watches<'_> {
         Ok(())
     }
 
-    /// Opens a watch for every path, and enters what one takes.
+    /// Opens a watch for every path.
     fn open(
-        &mut self,
-        kind: &str,
+        &self,
         paths: Vec<String>,
         media: Media,
         connections: usize,
     ) -> anyhow::Result<Watchers> {
-        self.bench.settle(self.server)?;
-        let (before, count) = (self.server.pss()?, paths.len());
         let opening = Watchers::open(self.user, &self.writer, paths, media, connections);
-        let watchers = self.bench.block_on(opening).with_context(|| kind.to_owned())?;
-        self.bench.settle(self.server)?;
-        let opened = self.server.pss()?;
-        self.figures.memory(&format!("PSS, {kind}, idle"), "", opened);
-        let each = opened.saturating_sub(before) as f64 / count as f64;
-        self.figures.add(&format!("PSS per watch, {kind}"), "", Unit::Bytes, each);
-        Ok(watchers)
+        self.bench.block_on(opening).with_context(|| format!("{} watches", named(media)))
+    }
+
+    fn enter_memory(&mut self, name: &str, count: usize, before: &Memory) -> anyhow::Result<()> {
+        let now = Memory::of(self.bench, self.server, &self.writer)?;
+        now.enter_each(self.figures, name, count, before);
+        Ok(())
     }
 
     fn enter(&mut self, name: &str, phase: &Phase, rated: bool) {
@@ -170,6 +182,9 @@ impl Watches<'_> {
         }
         self.figures.add(name, "", Unit::EventsPerCpuSecond, rate(phase.lags.len(), phase.cpu));
         self.figures.latency(name, &phase.lags);
+        if rated {
+            self.figures.add(name, "watches ended by the server,", Unit::Count, phase.ended as f64);
+        }
     }
 }
 
@@ -186,6 +201,8 @@ struct Phase {
     elapsed: Duration,
     /// The server's processor time.
     cpu: Duration,
+    /// How often the server ended a watch.
+    ended: usize,
 }
 
 /// Open watches. They end when this is dropped.
@@ -203,6 +220,8 @@ struct Seen(Mutex<Arrived>);
 #[derive(Default)]
 struct Arrived {
     open: usize,
+    /// How often the server ended one.
+    ended: usize,
     lags: Vec<Duration>,
     failure: Option<String>,
 }
@@ -263,14 +282,18 @@ impl Watchers {
         each: usize,
         writes: impl AsyncFnOnce(Instant) -> anyhow::Result<usize>,
     ) -> anyhow::Result<Phase> {
+        let ended_before = self.seen.lock().ended;
         self.seen.lock().lags.clear();
         let (before, started) = (server.used()?, Instant::now());
         let events = each * writes(self.clock).await?;
         self.seen.until(|arrived| arrived.lags.len(), events).await?;
         let (elapsed, cpu) = (started.elapsed(), server.used()? - before);
-        let mut lags = std::mem::take(&mut self.seen.lock().lags);
+        let (mut lags, ended) = {
+            let mut arrived = self.seen.lock();
+            (std::mem::take(&mut arrived.lags), arrived.ended - ended_before)
+        };
         lags.sort_unstable();
-        Ok(Phase { lags, elapsed, cpu })
+        Ok(Phase { lags, elapsed, cpu, ended })
     }
 }
 
@@ -280,7 +303,8 @@ async fn current_version(reader: &Client) -> anyhow::Result<String> {
     pods::version(&answer)
 }
 
-/// One watch, until it is dropped.
+/// One watch, until it is dropped. When the server ends it, it begins anew at the same version, and what
+/// had arrived is skipped.
 async fn follow(
     client: &Client,
     index: usize,
@@ -288,13 +312,25 @@ async fn follow(
     seen: &Seen,
     clock: Instant,
 ) -> anyhow::Result<()> {
-    let mut body = client.send(index, call).await?.into_body();
-    seen.lock().open += 1;
-    let mut stamps = Stamps::default();
-    while let Some(chunk) = next_chunk(&mut body).await? {
-        let now = clock.elapsed();
-        let mut arrived = seen.lock();
-        stamps.feed(&chunk, |sent| arrived.lags.push(now.saturating_sub(sent)));
+    let mut arrived_before = 0;
+    for attempt in 0..MOST_ATTEMPTS {
+        let mut body = client.send(index, call).await?.into_body();
+        match attempt {
+            0 => seen.lock().open += 1,
+            _ => seen.lock().ended += 1,
+        }
+        let (mut stamps, mut arrived_now) = (Stamps::default(), 0);
+        while let Some(chunk) = next_chunk(&mut body).await? {
+            let now = clock.elapsed();
+            let mut arrived = seen.lock();
+            stamps.feed(&chunk, |sent| {
+                arrived_now += 1;
+                if arrived_now > arrived_before {
+                    arrived.lags.push(now.saturating_sub(sent));
+                }
+            });
+        }
+        arrived_before = arrived_before.max(arrived_now);
     }
-    bail!("the server closed the stream")
+    bail!("the server ended it {MOST_ATTEMPTS} times")
 }

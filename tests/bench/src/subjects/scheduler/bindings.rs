@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use hyper::body::Incoming;
 use lab::process::Process;
 use serde::Deserialize;
 use tokio::task::JoinSet;
@@ -24,6 +25,8 @@ pub struct Bindings {
 struct Seen {
     /// By batch: the number of each pod, and when it was first seen bound.
     batches: HashMap<String, HashMap<usize, Instant>>,
+    /// Resource version of the last event.
+    version: String,
     failure: Option<String>,
 }
 
@@ -54,27 +57,22 @@ impl Bindings {
     /// The API server refuses.
     pub async fn watch(client: &Client) -> anyhow::Result<Self> {
         let list = client.read(0, &Call::get("/api/v1/pods?limit=1")).await?;
-        let from = serde_json::from_slice::<Object>(&list)?.metadata.resource_version;
-        let query = "watch=true&fieldSelector=spec.nodeName%21%3D";
-        let call = Call::get(format!("/api/v1/pods?{query}&resourceVersion={from}"));
-        let mut body = client.send(0, &call).await?.into_body();
-        let seen = Arc::new(Mutex::new(Seen::default()));
-        let (told, mut lines, mut stream) = (seen.clone(), Lines::default(), JoinSet::new());
+        let version = serde_json::from_slice::<Object>(&list)?.metadata.resource_version;
+        let seen = Arc::new(Mutex::new(Seen { version, ..Seen::default() }));
+        let mut body = open(client, &seen).await?;
+        let (client, told, mut stream) = (client.clone(), seen.clone(), JoinSet::new());
         stream.spawn(async move {
             let failure = loop {
-                match next_chunk(&mut body).await {
-                    Ok(Some(chunk)) => {
-                        let now = Instant::now();
-                        let mut seen = lock(&told);
-                        if let Err(error) = lines.feed(&chunk, |line| seen.take(line, now)) {
-                            break format!("{error:#}");
-                        }
-                    }
-                    Ok(None) => break "the server closed the stream".to_owned(),
-                    Err(error) => break format!("{error:#}"),
+                if let Err(error) = follow(body, &told).await {
+                    break error;
                 }
+                // Servers end watches that do not keep up; what was missed comes now.
+                body = match open(&client, &told).await {
+                    Ok(body) => body,
+                    Err(error) => break error,
+                };
             };
-            lock(&told).failure = Some(failure);
+            lock(&told).failure = Some(format!("{failure:#}"));
         });
         Ok(Self { seen, _stream: stream })
     }
@@ -120,10 +118,28 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     seen.lock().expect("no code panics while it holds this lock")
 }
 
+/// Watches from the last version that was seen.
+async fn open(client: &Client, seen: &Mutex<Seen>) -> anyhow::Result<Incoming> {
+    let query = "watch=true&allowWatchBookmarks=true&fieldSelector=spec.nodeName%21%3D";
+    let path = format!("/api/v1/pods?{query}&resourceVersion={}", lock(seen).version);
+    Ok(client.send(0, &Call::get(path)).await?.into_body())
+}
+
+/// Until the server ends the watch.
+async fn follow(mut body: Incoming, seen: &Mutex<Seen>) -> anyhow::Result<()> {
+    let mut lines = Lines::default();
+    while let Some(chunk) = next_chunk(&mut body).await? {
+        let now = Instant::now();
+        let mut seen = lock(seen);
+        lines.feed(&chunk, |line| seen.take(line, now))?;
+    }
+    Ok(())
+}
+
 impl Seen {
     fn take(&mut self, line: &[u8], now: Instant) -> anyhow::Result<()> {
         let event: Event = serde_json::from_slice(line).context("an event")?;
-        let name = &event.object.metadata.name;
+        let Metadata { name, resource_version } = event.object.metadata;
         match event.kind.as_str() {
             "ADDED" | "MODIFIED" => {
                 let (batch, number) = name.rsplit_once('-').context("a pod without a number")?;
@@ -137,6 +153,7 @@ impl Seen {
             "DELETED" | "BOOKMARK" => {}
             other => bail!("{other}: {}", String::from_utf8_lossy(line)),
         }
+        self.version = resource_version;
         Ok(())
     }
 }
@@ -194,7 +211,7 @@ mod tests {
         let later = first + Duration::from_secs(1);
         let event = |kind: &str, name: &str| {
             format!(
-                r#"{{"type":"{kind}","object":{{"kind":"Pod","metadata":{{"name":"{name}"}}}}}}"#
+                r#"{{"type":"{kind}","object":{{"kind":"Pod","metadata":{{"name":"{name}","resourceVersion":"9"}}}}}}"#
             )
         };
         for (kind, name, now) in [
@@ -207,6 +224,7 @@ mod tests {
         }
         assert_eq!(seen.batches["a-b"], HashMap::from([(7, first)]));
         assert_eq!(seen.batches["c"], HashMap::from([(1, later)]));
+        assert_eq!(seen.version, "9");
         assert!(seen.take(event("ERROR", "").as_bytes(), later).is_err());
     }
 }

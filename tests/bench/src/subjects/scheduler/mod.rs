@@ -202,7 +202,7 @@ impl Turn<'_> {
 
     /// How long the scheduler may take to bind a batch.
     fn patience(&self) -> Duration {
-        Duration::from_secs(self.bench.either(1_200, 60))
+        Duration::from_secs(self.bench.either(1_200, 40))
     }
 
     /// Creates pods and waits until they are bound.
