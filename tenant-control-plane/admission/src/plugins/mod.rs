@@ -7,7 +7,7 @@ use machinery::{GroupResource, Status};
 use serde_json::Value;
 
 use crate::attributes::Attributes;
-use crate::chain::Context;
+use crate::chain::{Charge, Context};
 
 mod certificates;
 mod claim_resize;
@@ -27,7 +27,6 @@ mod runtime_class;
 mod service_account;
 mod taint_nodes;
 mod tolerations;
-mod usage;
 
 /// One admission plugin.
 pub(crate) trait Plugin: Send + Sync {
@@ -49,6 +48,16 @@ pub(crate) trait Plugin: Send + Sync {
         _object: &mut Value,
     ) -> Result<(), Status> {
         Ok(())
+    }
+
+    /// What a new object adds to quotas.
+    fn charges(
+        &self,
+        _context: &Context,
+        _attributes: &Attributes<'_>,
+        _object: &Value,
+    ) -> Vec<Charge> {
+        Vec::new()
     }
 
     /// Judges the object (`None` for deletes).

@@ -16,6 +16,7 @@ pub mod node_ipam;
 pub mod node_lifecycle;
 pub mod pod_gc;
 pub mod replicaset;
+pub mod resourcequota;
 pub mod root_ca;
 pub mod serviceaccount;
 pub mod statefulset;
@@ -86,6 +87,7 @@ pub const CONTROLLERS: &[Entry] = &[
         "clusterrole-aggregation-controller",
         clusterrole_aggregation::start,
     ),
+    on("resourcequota-controller", "resourcequota-controller", resourcequota::start),
     on("disruption-controller", "disruption-controller", disruption::start),
     on("token-cleaner-controller", "token-cleaner", token_cleaner::start),
     on(
