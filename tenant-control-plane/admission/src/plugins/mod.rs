@@ -89,9 +89,7 @@ const TABLE: &[(&str, bool, Make)] = &[
         Box::new(extended_resources::ExtendedResourceToleration)
     }),
     ("DefaultStorageClass", true, || Box::new(default_class::DefaultStorageClass)),
-    // On by default upstream. Its finalizers are removed by the two protection controllers; until
-    // the controller-manager has them, it would only keep claims from being deleted.
-    ("StorageObjectInUseProtection", false, || Box::new(object_in_use::InUseProtection)),
+    ("StorageObjectInUseProtection", true, || Box::new(object_in_use::InUseProtection)),
     ("PersistentVolumeClaimResize", true, || Box::new(claim_resize::ClaimResize)),
     ("RuntimeClass", true, || Box::new(runtime_class::RuntimeClass)),
     ("CertificateApproval", true, || Box::new(certificates::CertificateApproval)),
