@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use machinery::amounts::Amounts;
 use machinery::{GroupResource, ObjectSource, Status};
 use serde_json::Value;
 
@@ -19,6 +20,15 @@ impl Context {
     pub(crate) fn core(&self, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
         self.source.get(&GroupResource::new("", resource), namespace, name)
     }
+}
+
+/// What a new object adds to what a ResourceQuota of its namespace shows as used.
+#[derive(Clone, Debug)]
+pub struct Charge {
+    /// Name of the quota.
+    pub quota: String,
+    /// By the names in `spec.hard`.
+    pub amounts: Amounts,
 }
 
 /// A plugin name that nobody knows.
@@ -87,6 +97,12 @@ impl Chain {
             plugin.mutate(&self.context, attributes, object)?;
         }
         Ok(Vec::new())
+    }
+
+    /// What storing a new object adds to the quotas of its namespace.
+    pub fn charges(&self, attributes: &Attributes<'_>, object: &Value) -> Vec<Charge> {
+        let all = self.plugins.iter();
+        all.flat_map(|plugin| plugin.charges(&self.context, attributes, object)).collect()
     }
 
     /// Lets each plugin judge the object (`None` for deletes). Returns warnings for the client.

@@ -20,5 +20,5 @@ mod object;
 mod plugins;
 
 pub use attributes::{AccessCheck, Attributes, Operation};
-pub use chain::{Chain, UnknownPlugin};
+pub use chain::{Chain, Charge, UnknownPlugin};
 pub use plugins::{default_plugins, known_plugins};

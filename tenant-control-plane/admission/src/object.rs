@@ -1,16 +1,7 @@
 //! Reading and changing objects as JSON.
 
+pub(crate) use machinery::json::{items, text};
 use serde_json::{Map, Value};
-
-/// A field as text, empty when it is absent.
-pub(crate) fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
-}
-
-/// The items of a list, none when it is absent.
-pub(crate) fn items(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
-}
 
 /// The list at a key, made when it is absent or null.
 pub(crate) fn list_mut<'a>(object: &'a mut Value, key: &str) -> &'a mut Vec<Value> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use admission::{Attributes, Chain};
+use admission::{Attributes, Chain, Charge};
 use auth::token::Issuer;
 use auth::{Authenticator, Authorizer};
 use machinery::{GroupVersionKind, GroupVersionResource, Status};
@@ -19,6 +19,7 @@ use crate::health::Health;
 use crate::http::limit::Limits;
 use crate::kinds::{Row, Table};
 use crate::metrics::Metrics;
+use crate::registry::charge::Turns;
 use crate::registry::{Call, no_resource};
 use crate::store::Store;
 
@@ -44,6 +45,8 @@ pub struct Api {
     pub issuer: Option<Issuer>,
     /// Cluster IPs and node ports.
     pub services: ServiceAllocator,
+    /// Who raises the quotas of a namespace.
+    pub turns: Turns,
     /// Way to kubelets, pods and Services.
     pub node_client: Arc<NodeClient>,
     /// OpenAPI documents.
@@ -80,6 +83,14 @@ impl Api {
         let warnings = self.admission.mutate(&attributes, object)?;
         warnings.into_iter().for_each(|w| call.warn(w));
         Ok(())
+    }
+
+    /// What storing a new object adds to the quotas of its namespace.
+    pub fn charges(&self, call: &Call, object: &Value) -> Vec<Charge> {
+        let (gvr, gvk) = (gvr(call), call.gvk());
+        let name = name(call, None, Some(object));
+        let attributes = attributes(call, &gvr, &gvk, "", &name, None, false);
+        self.admission.charges(&attributes, object)
     }
 
     /// Lets admission judge an object; `None` for deletions.

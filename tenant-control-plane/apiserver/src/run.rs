@@ -25,6 +25,7 @@ use crate::http::connection;
 use crate::http::limit::Limits;
 use crate::kinds::Table;
 use crate::metrics::Metrics;
+use crate::registry::charge::Turns;
 use crate::store::{Store, compaction};
 
 /// Requests in flight get this long to end.
@@ -142,6 +143,7 @@ async fn assemble(
         caches: caches.clone(),
         authorizer,
         services,
+        turns: Turns::default(),
         documents: Documents::default(),
         limits: Limits::new(
             config.flags.max_requests_inflight,

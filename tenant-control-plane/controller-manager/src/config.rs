@@ -11,6 +11,9 @@ use ipnet::IpNet;
 use crate::controllers::CONTROLLERS;
 use crate::flags::Flags;
 
+/// A timer needs some time between two ticks.
+const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
+
 /// Everything that the controllers need to know, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -36,6 +39,8 @@ pub struct Config {
     pub terminated_pod_threshold: usize,
     /// Addresses per EndpointSlice.
     pub max_endpoints_per_slice: usize,
+    /// Time between counts of everything that quotas limit.
+    pub resource_quota_sync_period: Duration,
     /// Workers per controller.
     pub workers: Workers,
 }
@@ -86,6 +91,7 @@ pub struct Workers {
     pub endpointslice: usize,
     pub namespace: usize,
     pub gc: usize,
+    pub resource_quota: usize,
 }
 
 impl Config {
@@ -134,6 +140,7 @@ impl Config {
             },
             terminated_pod_threshold: flags.terminated_pod_gc_threshold,
             max_endpoints_per_slice: flags.max_endpoints_per_slice.clamp(1, 1000),
+            resource_quota_sync_period: flags.resource_quota_sync_period.max(SHORTEST_PERIOD),
             workers: Workers {
                 deployment: flags.concurrent_deployment_syncs,
                 replicaset: flags.concurrent_replicaset_syncs,
@@ -144,6 +151,7 @@ impl Config {
                 endpointslice: flags.concurrent_service_endpoint_syncs,
                 namespace: flags.concurrent_namespace_syncs,
                 gc: flags.concurrent_gc_syncs,
+                resource_quota: flags.concurrent_resource_quota_syncs,
             },
         })
     }

@@ -131,6 +131,12 @@ pub struct Flags {
     /// Garbage-collector workers.
     #[arg(long, default_value_t = 20)]
     pub concurrent_gc_syncs: usize,
+    /// ResourceQuotas handled at once.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_resource_quota_syncs: usize,
+    /// How often everything that quotas limit is counted although nothing changed.
+    #[arg(long, default_value = "5m0s", value_parser = parse_duration)]
+    pub resource_quota_sync_period: Duration,
     /// Addresses per EndpointSlice.
     #[arg(long, default_value_t = 100)]
     pub max_endpoints_per_slice: usize,

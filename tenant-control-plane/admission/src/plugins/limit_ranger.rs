@@ -1,10 +1,10 @@
 //! LimitRanger: defaults, floors and ceilings that a namespace's LimitRanges set.
 
+use machinery::amounts::{Amounts, amounts, pod_amounts};
 use machinery::{GroupResource, Quantity, Status};
 use serde_json::Value;
 
 use super::Plugin;
-use super::usage::{Amounts, amounts, pod_amounts};
 use crate::attributes::{Attributes, Operation};
 use crate::chain::Context;
 use crate::object::{child_mut, items, text};

@@ -7,7 +7,7 @@ use machinery::{GroupResource, Status};
 use serde_json::Value;
 
 use crate::attributes::Attributes;
-use crate::chain::Context;
+use crate::chain::{Charge, Context};
 
 mod certificates;
 mod claim_resize;
@@ -27,7 +27,6 @@ mod runtime_class;
 mod service_account;
 mod taint_nodes;
 mod tolerations;
-mod usage;
 
 /// One admission plugin.
 pub(crate) trait Plugin: Send + Sync {
@@ -49,6 +48,16 @@ pub(crate) trait Plugin: Send + Sync {
         _object: &mut Value,
     ) -> Result<(), Status> {
         Ok(())
+    }
+
+    /// What a new object adds to quotas.
+    fn charges(
+        &self,
+        _context: &Context,
+        _attributes: &Attributes<'_>,
+        _object: &Value,
+    ) -> Vec<Charge> {
+        Vec::new()
     }
 
     /// Judges the object (`None` for deletes).
@@ -80,9 +89,7 @@ const TABLE: &[(&str, bool, Make)] = &[
         Box::new(extended_resources::ExtendedResourceToleration)
     }),
     ("DefaultStorageClass", true, || Box::new(default_class::DefaultStorageClass)),
-    // On by default upstream. Its finalizers are removed by the two protection controllers; until
-    // the controller-manager has them, it would only keep claims from being deleted.
-    ("StorageObjectInUseProtection", false, || Box::new(object_in_use::InUseProtection)),
+    ("StorageObjectInUseProtection", true, || Box::new(object_in_use::InUseProtection)),
     ("PersistentVolumeClaimResize", true, || Box::new(claim_resize::ClaimResize)),
     ("RuntimeClass", true, || Box::new(runtime_class::RuntimeClass)),
     ("CertificateApproval", true, || Box::new(certificates::CertificateApproval)),

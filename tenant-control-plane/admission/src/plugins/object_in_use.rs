@@ -1,5 +1,5 @@
-//! StorageObjectInUseProtection: claims and volumes get the finalizer that keeps them while they
-//! are in use.
+//! StorageObjectInUseProtection: claims, volumes and attribute classes get the finalizer that keeps
+//! them while they are in use; the controller-manager's protection controllers take it off.
 
 use machinery::Status;
 use serde_json::Value;
@@ -25,6 +25,8 @@ impl Plugin for InUseProtection {
             "kubernetes.io/pvc-protection"
         } else if attributes.is("", "persistentvolumes") {
             "kubernetes.io/pv-protection"
+        } else if attributes.is("storage.k8s.io", "volumeattributesclasses") {
+            "kubernetes.io/vac-protection"
         } else {
             return Ok(());
         };

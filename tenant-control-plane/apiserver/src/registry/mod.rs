@@ -10,6 +10,7 @@
 //!     reviews               ─► review
 //! ```
 
+pub mod charge;
 pub mod decode;
 pub mod delete;
 pub mod options;

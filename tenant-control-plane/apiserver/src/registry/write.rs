@@ -6,7 +6,7 @@ use http::StatusCode;
 use machinery::{Reason, Status};
 use serde_json::Value;
 
-use super::{Call, decode, delete, present, settle};
+use super::{Call, charge, decode, delete, present, settle};
 use crate::cache::object::set_revision;
 use crate::http::{Request, Response};
 use crate::kinds::Row;
@@ -130,6 +130,8 @@ async fn create_once(
         _ if dry_run => 0,
         ttl => store.shared_lease(ttl).await?,
     };
+    let charges = if dry_run { Vec::new() } else { call.api.charges(call, &object) };
+    let _turn = call.api.turns.wait(&call.info.namespace, &charges).await;
     for _ in 0..ATTEMPTS {
         let mut object = object.clone();
         let mut writes = Vec::new();
@@ -143,6 +145,7 @@ async fn create_once(
             };
         }
         let value = to_stored(&call.row, &object);
+        writes.extend(charge::writes(call, &charges).await?);
         writes.insert(0, Write::Put { key: key.clone(), value, expected: 0, lease });
         match store.commit(writes).await? {
             Outcome::Done(revision) => {
@@ -152,13 +155,13 @@ async fn create_once(
             Outcome::Changed(Some(_)) => {
                 return Err(Status::already_exists(&call.resource(), &name));
             }
-            // The object's own key is free: an allocation lost a race. Allocate again.
+            // The object's own key is free: an allocation or a quota lost a race. Once more.
             Outcome::Changed(None) => {}
         }
     }
     Err(Status::new(
         Reason::ServiceUnavailable,
-        "addresses and ports are being allocated by too many at once; please try again",
+        "addresses, ports or quotas are wanted by too many at once; please try again",
     ))
 }
 

@@ -9,14 +9,19 @@ pub mod daemonset;
 pub mod deployment;
 pub mod disruption;
 pub mod endpoints;
+pub mod ephemeral_volume;
 pub mod gc;
 pub mod job;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
+pub mod node_ttl;
 pub mod pod_gc;
+pub mod protection;
 pub mod replicaset;
+pub mod resourcequota;
 pub mod root_ca;
+pub mod service_cidr;
 pub mod serviceaccount;
 pub mod statefulset;
 pub mod taint_eviction;
@@ -86,6 +91,25 @@ pub const CONTROLLERS: &[Entry] = &[
         "clusterrole-aggregation-controller",
         clusterrole_aggregation::start,
     ),
+    on("resourcequota-controller", "resourcequota-controller", resourcequota::start),
+    on("ephemeral-volume-controller", "ephemeral-volume-controller", ephemeral_volume::start),
+    on(
+        "persistentvolumeclaim-protection-controller",
+        "pvc-protection-controller",
+        protection::start_claims,
+    ),
+    on(
+        "persistentvolume-protection-controller",
+        "pv-protection-controller",
+        protection::start_volumes,
+    ),
+    on(
+        "volumeattributesclass-protection-controller",
+        "volumeattributesclass-protection-controller",
+        protection::start_classes,
+    ),
+    on("service-cidr-controller", "service-cidrs-controller", service_cidr::start),
+    on("ttl-controller", "ttl-controller", node_ttl::start),
     on("disruption-controller", "disruption-controller", disruption::start),
     on("token-cleaner-controller", "token-cleaner", token_cleaner::start),
     on(

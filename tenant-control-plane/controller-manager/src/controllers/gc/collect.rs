@@ -208,9 +208,27 @@ impl Collector {
             let deleting = |uid: &String| self.graph().get(uid).is_some_and(|v| v.deleting);
             let fresh: Vec<_> = dependents.into_iter().filter(|uid| !deleting(uid)).collect();
             self.enqueue(fresh.into_iter().map(Work::Examine).collect());
-            return Ok(());
+            return self.leave_circle(uid, path, live).await;
         }
         self.drop_finalizer(path, live, FOREGROUND).await
+    }
+
+    /// Stops holding back owners that cannot go before this object, which cannot go before them.
+    async fn leave_circle(&self, uid: &str, path: &str, live: &ObjectMeta) -> anyhow::Result<()> {
+        let circle = self.graph().circle(uid);
+        if circle.is_empty() {
+            return Ok(());
+        }
+        let mut references = live.owner_references.clone().unwrap_or_default();
+        for reference in references.iter_mut().filter(|r| circle.contains(&r.uid)) {
+            reference.block_owner_deletion = Some(false);
+        }
+        tracing::info!(
+            uid,
+            "an object waits for its own deletion through its owners; it lets them go"
+        );
+        let kept: Vec<_> = references.iter().collect();
+        Ok(self.send(http::Method::PATCH, path, self::references(live, &kept)).await?)
     }
 
     async fn drop_finalizer(

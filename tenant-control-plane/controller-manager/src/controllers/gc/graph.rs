@@ -212,6 +212,28 @@ impl Graph {
         };
         vertex.dependents.iter().filter(blocks).cloned().collect()
     }
+
+    /// The owners through which an object waits for itself: each waits, directly or through others
+    /// that wait, for the object to go, and the object waits for them. Nobody else will end that.
+    pub fn circle(&self, uid: &str) -> Vec<String> {
+        let mut reached = HashSet::new();
+        let mut ahead = vec![uid.to_owned()];
+        while let Some(at) = ahead.pop() {
+            for dependent in self.blocking(&at) {
+                let waits = self.get(&dependent).is_some_and(|v| v.waits_for_dependents);
+                if waits && reached.insert(dependent.clone()) {
+                    ahead.push(dependent);
+                }
+            }
+        }
+        let Some(vertex) = self.get(uid).filter(|_| reached.contains(uid)) else {
+            return Vec::new();
+        };
+        let blocked = vertex.owners.iter().filter(|owner| {
+            owner.block_owner_deletion == Some(true) && reached.contains(&owner.uid)
+        });
+        blocked.map(|owner| owner.uid.clone()).collect()
+    }
 }
 
 #[cfg(test)]
@@ -281,6 +303,26 @@ mod tests {
         assert_eq!(graph.blocking("owner"), ["dep"]);
         assert_eq!(graph.remove("dep"), [examine("owner")]);
         assert!(graph.blocking("owner").is_empty());
+    }
+
+    #[test]
+    fn a_circle_is_found_once_all_of_it_waits() {
+        let mut graph = Graph::default();
+        let mut wait = |uid: &str, owner: &str, waits: bool| {
+            let finalizers: &[&str] = if waits { &[FOREGROUND] } else { &[] };
+            graph.observe(identity(uid), &meta(uid, Some(owner), waits, finalizers));
+            [graph.circle("a"), graph.circle("b"), graph.circle("c")].concat()
+        };
+        for (uid, owner) in [("a", "c"), ("b", "a"), ("c", "b")] {
+            assert!(wait(uid, owner, false).is_empty());
+        }
+        assert!(wait("a", "c", true).is_empty());
+        assert!(wait("b", "a", true).is_empty());
+        assert_eq!(wait("c", "b", true), ["c", "a", "b"]);
+        // Beside the circle: waits for it, and is not waited for.
+        graph.observe(identity("top"), &meta("top", None, true, &[FOREGROUND]));
+        graph.observe(identity("a"), &meta("a", Some("top"), true, &[FOREGROUND]));
+        assert!(graph.circle("top").is_empty() && graph.circle("a").is_empty());
     }
 
     #[test]

@@ -25,6 +25,8 @@ use crate::discovery::{self, Resource};
 
 mod collect;
 mod graph;
+#[cfg(test)]
+mod tests;
 
 use graph::{Graph, Identity, Work};
 
@@ -45,16 +47,8 @@ const IGNORED: [&str; 1] = ["events"];
 /// # Errors
 /// Never.
 pub fn start(context: &Context) -> anyhow::Result<Option<Running>> {
-    let collector = Arc::new(Collector {
-        client: context.bulk.clone(),
-        watching: context.manager.bulk.clone(),
-        graph: Mutex::new(Graph::default()),
-        queue: Arc::new(WorkQueue::new()),
-        resources: RwLock::new(Vec::new()),
-        monitors: Mutex::new(HashMap::new()),
-        synced: watch::Sender::new(false),
-        shutdown: context.shutdown.clone(),
-    });
+    let (client, watching) = (context.bulk.clone(), context.manager.bulk.clone());
+    let collector = Arc::new(Collector::new(client, watching, context.shutdown.clone()));
     let (finder, worker) = (collector.clone(), collector.clone());
     let workers = context.config.workers.gc;
     let shutdown = context.shutdown.clone();
@@ -105,6 +99,19 @@ struct Collector {
 }
 
 impl Collector {
+    fn new(client: Client, watching: Client, shutdown: CancellationToken) -> Self {
+        Self {
+            client,
+            watching,
+            graph: Mutex::new(Graph::default()),
+            queue: Arc::new(WorkQueue::new()),
+            resources: RwLock::new(Vec::new()),
+            monitors: Mutex::new(HashMap::new()),
+            synced: watch::Sender::new(false),
+            shutdown,
+        }
+    }
+
     fn graph(&self) -> std::sync::MutexGuard<'_, Graph> {
         self.graph.lock().expect("no code panics while it holds this lock")
     }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-/// Reads the compressed form; what cannot be read is left out.
-pub(super) fn parse(text: &str) -> BTreeSet<i32> {
+/// Reads the compressed form; what cannot be read or is not below `completions` is left out.
+pub(super) fn parse(text: &str, completions: i32) -> BTreeSet<i32> {
     let mut set = BTreeSet::new();
     for part in text.split(',').filter(|part| !part.is_empty()) {
         let (from, to) = part.split_once('-').unwrap_or((part, part));
         if let (Ok(from), Ok(to)) = (from.parse::<i32>(), to.parse::<i32>()) {
-            set.extend(from..=to);
+            set.extend(from..=to.min(completions - 1));
         }
     }
     set
@@ -38,7 +38,8 @@ mod tests {
     #[test]
     fn the_compressed_form_round_trips() {
         for text in ["", "0", "0,1", "1,3-5,7", "0-99"] {
-            assert_eq!(format(&parse(text)), text);
+            assert_eq!(format(&parse(text, 200)), text);
         }
+        assert_eq!(format(&parse("1,3-5000000", 6)), "1,3-5");
     }
 }

@@ -18,8 +18,12 @@ use crate::owners;
 use crate::pods::{self, PodControl};
 use crate::writes::{Writer, code, ignore_missing, namespace_is_terminating};
 
+mod end;
 mod indexes;
+mod outcome;
 mod plan;
+mod policy;
+mod tally;
 mod template;
 pub mod ttl;
 
@@ -119,7 +123,7 @@ impl Controller {
                 return Ok(None);
             }
             for (kind, reason, message) in plan.events {
-                self.pods.recorder().event(job, kind, reason, message);
+                self.pods.recorder().event(job, kind, &reason, message);
             }
         }
         let releases = plan.release.iter().map(|pod| self.release(pod));
@@ -181,4 +185,4 @@ impl Controller {
 }
 
 /// An event to be recorded with a status.
-type Happening = (EventType, &'static str, String);
+type Happening = (EventType, String, String);

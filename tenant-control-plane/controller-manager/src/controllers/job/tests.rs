@@ -4,6 +4,10 @@ use serde_json::{Value, json};
 
 use super::*;
 
+fn uid(pod: &Pod) -> String {
+    pod.metadata.uid.clone().unwrap_or_default()
+}
+
 struct Stage {
     job: Job,
     pods: Vec<Arc<Pod>>,
@@ -58,10 +62,15 @@ impl Stage {
     }
 
     fn end(&mut self, index: usize, phase: &str) {
+        let code = i32::from(phase == "Failed");
+        self.end_with(index, phase, code);
+    }
+
+    fn end_with(&mut self, index: usize, phase: &str, code: i32) {
         let now = Time(self.now());
         Arc::make_mut(&mut self.pods[index]).status = serde_json::from_value(json!({
             "phase": phase, "containerStatuses": [{"name": "c", "ready": false, "restartCount": 0,
-                "image": "", "imageID": "", "state": {"terminated": {"exitCode": 1, "finishedAt": now}}}]
+                "image": "", "imageID": "", "state": {"terminated": {"exitCode": code, "finishedAt": now}}}]
         }))
         .unwrap();
         self.settle();
@@ -165,4 +174,118 @@ fn a_suspended_job_has_no_pods_and_resumes() {
     stage.settle();
     assert_eq!(stage.running(), 1);
     assert!(stage.status().start_time.is_some());
+}
+
+#[test]
+fn each_index_has_a_limit_of_its_own() {
+    let spec = json!({"completionMode": "Indexed", "completions": 2, "parallelism": 2,
+        "backoffLimit": i32::MAX, "backoffLimitPerIndex": 1});
+    let mut stage = Stage::new(spec);
+    stage.settle();
+    let failures =
+        |pod: &Pod| pod.metadata.annotations.as_ref().unwrap()[outcome::FAILURES].clone();
+    assert_eq!(failures(&stage.pods[1]), "0");
+    stage.end(1, "Failed");
+    // Its failure is known from the pod until there is another.
+    assert!(has_finalizer(&stage.pods[1]));
+    assert_eq!(stage.running(), 1);
+    stage.end(0, "Succeeded");
+    stage.second += 10;
+    stage.settle();
+    assert!(!has_finalizer(&stage.pods[1]));
+    assert_eq!((index_of(&stage.pods[2]), failures(&stage.pods[2]).as_str()), (Some(1), "1"));
+    stage.end(2, "Failed");
+    assert_eq!(stage.status().failed_indexes.as_deref(), Some("1"));
+    assert_eq!(stage.status().completed_indexes.as_deref(), Some("0"));
+    assert_eq!(stage.reason("Failed").as_deref(), Some("FailedIndexes"));
+    assert_eq!(stage.status().failed, Some(2));
+    assert!(stage.pods.iter().all(|pod| !has_finalizer(pod)));
+}
+
+#[test]
+fn too_many_failed_indexes_end_the_job() {
+    let spec = json!({"completionMode": "Indexed", "completions": 4, "backoffLimit": i32::MAX,
+        "backoffLimitPerIndex": 0, "maxFailedIndexes": 0});
+    let mut stage = Stage::new(spec);
+    stage.settle();
+    stage.end(0, "Failed");
+    assert_eq!(stage.reason("Failed").as_deref(), Some("MaxFailedIndexesExceeded"));
+    assert_eq!((stage.status().failed, stage.made), (Some(1), 1));
+    assert_eq!(stage.status().failed_indexes.as_deref(), Some("0"));
+}
+
+#[test]
+fn the_failure_policy_fails_jobs_and_indexes_and_ignores() {
+    let rules = |rules: Value| json!({"podFailurePolicy": {"rules": rules}});
+    let on = |action: &str| json!([{"action": action, "onExitCodes": {"operator": "In", "values": [1]}}]);
+    let mut stage = Stage::new(rules(on("FailJob")));
+    stage.settle();
+    stage.end(0, "Failed");
+    assert_eq!(stage.reason("Failed").as_deref(), Some("PodFailurePolicy"));
+
+    let mut spec = rules(on("Ignore"));
+    spec["backoffLimit"] = 0.into();
+    let mut stage = Stage::new(spec);
+    stage.settle();
+    stage.end(0, "Failed");
+    stage.second += 10;
+    stage.settle();
+    assert_eq!((stage.running(), stage.status().failed), (1, None));
+    stage.end(1, "Succeeded");
+    assert_eq!(stage.reason("Complete").as_deref(), Some("CompletionsReached"));
+
+    let mut spec = rules(on("FailIndex"));
+    spec["completionMode"] = "Indexed".into();
+    spec["backoffLimitPerIndex"] = 3.into();
+    let mut stage = Stage::new(spec);
+    stage.settle();
+    stage.end(0, "Failed");
+    assert_eq!(stage.reason("Failed").as_deref(), Some("FailedIndexes"));
+}
+
+#[test]
+fn the_success_policy_ends_a_job_early() {
+    let mut stage = Stage::new(json!({"completionMode": "Indexed", "completions": 5,
+        "parallelism": 3, "successPolicy": {"rules": [{"succeededIndexes": "1"}]}}));
+    stage.settle();
+    assert_eq!(stage.running(), 3);
+    stage.end(1, "Succeeded");
+    assert_eq!(stage.reason("SuccessCriteriaMet").as_deref(), Some("SuccessPolicy"));
+    assert_eq!(stage.reason("Complete").as_deref(), Some("SuccessPolicy"));
+    assert_eq!(stage.status().completed_indexes.as_deref(), Some("1"));
+    assert_eq!((stage.status().active, stage.status().succeeded), (None, Some(1)));
+}
+
+#[test]
+fn the_replacement_policy_decides_when_a_deleted_pod_is_replaced() {
+    for (policy, replaced) in [("TerminatingOrFailed", true), ("Failed", false)] {
+        let mut stage = Stage::new(json!({"podReplacementPolicy": policy}));
+        stage.settle();
+        let meta = &mut Arc::make_mut(&mut stage.pods[0]).metadata;
+        meta.deletion_timestamp = Some(Time(Timestamp::from_second(1030).unwrap()));
+        meta.deletion_grace_period_seconds = Some(30);
+        stage.second += 10;
+        stage.settle();
+        let status = stage.status();
+        assert_eq!(status.terminating, Some(1));
+        assert_eq!(
+            (status.active, status.failed),
+            if replaced { (Some(1), Some(1)) } else { (None, None) }
+        );
+        stage.end(0, "Failed");
+        stage.second += 20;
+        stage.settle();
+        assert_eq!((stage.status().active, stage.status().failed), (Some(1), Some(1)));
+    }
+}
+
+#[test]
+fn a_success_ends_the_back_off() {
+    let mut stage = Stage::new(json!({"completions": 5, "parallelism": 2}));
+    stage.settle();
+    stage.end(0, "Failed");
+    assert_eq!(stage.running(), 1);
+    stage.second += 1;
+    stage.end(1, "Succeeded");
+    assert_eq!(stage.running(), 2);
 }

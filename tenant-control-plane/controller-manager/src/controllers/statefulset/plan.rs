@@ -114,8 +114,12 @@ pub(super) fn plan(set: &StatefulSet, revisions: &Revisions, world: &World) -> S
         }
     }
     // Down: from the last one, one after the other if ordered.
-    for (_, pod) in by_ordinal.iter().rev().filter(|(ordinal, _)| !shape.wants(**ordinal)) {
-        if !is_deleting(pod) {
+    let surplus = || by_ordinal.iter().filter(|(ordinal, _)| !shape.wants(**ordinal));
+    let first_unhealthy = surplus().find(|(_, pod)| !serves(pod)).map(|(ordinal, _)| *ordinal);
+    for (ordinal, pod) in surplus().rev() {
+        // A pod that does not serve holds back the ones before it, unless it is the first such.
+        let is_next = !shape.ordered || serves(pod) || first_unhealthy == Some(*ordinal);
+        if !is_deleting(pod) && is_next {
             result.steps.push(Step::Delete((*pod).clone()));
         }
         if shape.ordered {
@@ -266,6 +270,31 @@ mod tests {
         let mut parallel =
             Stage::new(json!({"podManagementPolicy": "Parallel", "ordinals": {"start": 5}}));
         assert_eq!(parallel.step(), ["+db-5", "+db-6", "+db-7"]);
+    }
+
+    #[test]
+    fn scaling_down_halts_at_pods_that_do_not_serve() {
+        let fail = |stage: &mut Stage, ordinals: &[usize]| {
+            for ordinal in ordinals {
+                Arc::make_mut(&mut stage.pods[*ordinal]).status = None;
+            }
+        };
+        let mut stage = Stage::new(json!({}));
+        stage.run();
+        stage.set.spec.as_mut().unwrap().replicas = Some(0);
+        fail(&mut stage, &[0, 1, 2]);
+        assert!(stage.step().is_empty(), "the first must serve before the last stops");
+        stage.ready();
+        fail(&mut stage, &[2]);
+        assert_eq!(stage.step(), ["-db-2"]);
+        fail(&mut stage, &[0]);
+        assert_eq!(stage.step(), ["-db-1"]);
+        assert_eq!(stage.step(), ["-db-0"]);
+        let mut parallel = Stage::new(json!({"podManagementPolicy": "Parallel"}));
+        parallel.run();
+        fail(&mut parallel, &[0, 1, 2]);
+        parallel.set.spec.as_mut().unwrap().replicas = Some(0);
+        assert_eq!(parallel.step(), ["-db-2", "-db-1", "-db-0"]);
     }
 
     #[test]
