@@ -143,7 +143,7 @@ fn server_name(body: &[u8]) -> Option<Hello> {
 fn host_name(raw: &[u8]) -> Hello {
     let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._".contains(byte);
     match std::str::from_utf8(raw) {
-        Ok(name) if !raw.is_empty() && raw.len() <= 253 && raw.iter().all(|b| allowed(b)) => {
+        Ok(name) if !raw.is_empty() && raw.len() <= 253 && raw.iter().all(allowed) => {
             Hello::Name(name.trim_end_matches('.').to_ascii_lowercase())
         }
         _ => Hello::Malformed,
