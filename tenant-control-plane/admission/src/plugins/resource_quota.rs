@@ -51,6 +51,10 @@ struct Admitted {
 }
 
 impl Plugin for ResourceQuota {
+    fn comes_last(&self) -> bool {
+        true
+    }
+
     fn validate(
         &self,
         context: &Context,
