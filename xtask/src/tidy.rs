@@ -26,7 +26,15 @@ const LAYERS: &[&[&str]] = &[
     // The table of kinds.
     &["schema"],
     // Pure logic.
-    &["patch", "printers", "admission", "auth", "provisioner-plan", "provisioner-pki"],
+    &[
+        "patch",
+        "printers",
+        "admission",
+        "auth",
+        "expressions",
+        "provisioner-plan",
+        "provisioner-pki",
+    ],
     // Clients and storage.
     &["component", "driver-local", "marina-db", "provisioner-gateway", "streaming"],
     // Components and servers. None of them depends on another.

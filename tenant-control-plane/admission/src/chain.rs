@@ -105,7 +105,8 @@ impl Chain {
         all.flat_map(|plugin| plugin.charges(&self.context, attributes, object)).collect()
     }
 
-    /// Lets each plugin judge the object (`None` for deletes). Returns warnings for the client.
+    /// Lets each plugin judge the object (`None` for deletes), but those of [`Self::settle`].
+    /// Returns warnings for the client.
     ///
     /// # Errors
     /// The first refusal.
@@ -114,8 +115,30 @@ impl Chain {
         attributes: &Attributes<'_>,
         object: Option<&Value>,
     ) -> Result<Vec<String>, Status> {
+        self.judge(attributes, object, false)
+    }
+
+    /// Lets those plugins judge that come last, when nobody else may refuse any more: what they
+    /// admit, they count. Policies and webhooks have their say between [`Self::validate`] and this.
+    ///
+    /// # Errors
+    /// The first refusal.
+    pub fn settle(
+        &self,
+        attributes: &Attributes<'_>,
+        object: Option<&Value>,
+    ) -> Result<Vec<String>, Status> {
+        self.judge(attributes, object, true)
+    }
+
+    fn judge(
+        &self,
+        attributes: &Attributes<'_>,
+        object: Option<&Value>,
+        last: bool,
+    ) -> Result<Vec<String>, Status> {
         let mut warnings = Vec::new();
-        for plugin in &self.plugins {
+        for plugin in self.plugins.iter().filter(|plugin| plugin.comes_last() == last) {
             plugin.validate(&self.context, attributes, object, &mut warnings)?;
         }
         Ok(warnings)

@@ -9,7 +9,8 @@
 //!
 //! Plugins are pure: they see the request's attributes, the object, the stored object and the API
 //! server's cache, and answer at once. They never write other objects, never wait, and never call
-//! out; webhooks are not plugins of this crate.
+//! out. Of admission webhooks only the pure half is here: whom they concern ([`rule`],
+//! [`webhook`]), what they are asked and what they may answer.
 //!
 //! Invariants: a plugin that does not concern the request's resource does nothing; the validating
 //! half never changes the object; refusals carry upstream's texts, because clients match on them.
@@ -18,6 +19,8 @@ mod attributes;
 mod chain;
 mod object;
 mod plugins;
+pub mod rule;
+pub mod webhook;
 
 pub use attributes::{AccessCheck, Attributes, Operation};
 pub use chain::{Chain, Charge, UnknownPlugin};

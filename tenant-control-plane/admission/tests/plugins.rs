@@ -70,11 +70,13 @@ impl Server {
             dry_run: false,
         };
         if verb == "delete" {
-            let warnings = self.chain.validate(&attributes, None)?;
+            let mut warnings = self.chain.validate(&attributes, None)?;
+            warnings.extend(self.chain.settle(&attributes, None)?);
             return Ok((Value::Null, warnings));
         }
         let mut warnings = self.chain.mutate(&attributes, &mut object)?;
         warnings.extend(self.chain.validate(&attributes, Some(&object))?);
+        warnings.extend(self.chain.settle(&attributes, Some(&object))?);
         Ok((object, warnings))
     }
 

@@ -10,6 +10,7 @@ use machinery::ObjectSource;
 use std::sync::Arc;
 
 use crate::flags::Flags;
+use crate::hooks::Hooks;
 use auth::token::{Issuer, IssuerConfig, KeySet, SigningKey};
 use auth::{AuthConfig, RequestHeaderConfig, ServiceAccountConfig};
 
@@ -223,6 +224,28 @@ impl Config {
             certificate_authority_pem: optional(&flags.kubelet_certificate_authority)?,
         };
         streaming::NodeClient::new(dialer, &tls)
+    }
+
+    /// True unless an admission plugin that is on by default was turned off.
+    pub fn has_plugin(&self, name: &str) -> bool {
+        !self.flags.disable_admission_plugins.iter().any(|disabled| disabled == name)
+    }
+
+    /// The webhooks that take part in admission, and the way to them.
+    pub fn hooks(&self) -> anyhow::Result<Hooks> {
+        let flags = &self.flags;
+        let (services, urls) = match &flags.egress_selector_config_file {
+            Some(path) => (
+                streaming::egress::dialer_from_file(path, "cluster")?,
+                streaming::egress::url_dialer_from_file(path)?,
+            ),
+            None => (streaming::Dialer::Direct, streaming::Dialer::Direct),
+        };
+        Ok(Hooks::new(
+            streaming::HookClient::new(services, urls),
+            self.has_plugin("MutatingAdmissionWebhook"),
+            self.has_plugin("ValidatingAdmissionWebhook"),
+        ))
     }
 
     /// The admission chain.

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! What it never does: it holds no state that is not in etcd (several replicas serve one cluster),
-//! has no handler per kind ([`kinds`] is the one table), and reaches nodes, pods and Services only
-//! through `streaming`'s dialer.
+//! has no handler per kind ([`kinds`] is the one table), and reaches nodes, pods, Services and
+//! webhooks only through `streaming`'s dialer.
 //!
 //! Invariants:
 //! - every write compares the revision that it was computed from, in the same transaction;
@@ -33,10 +33,12 @@ pub mod convert;
 pub mod discovery;
 pub mod flags;
 pub mod health;
+pub mod hooks;
 pub mod http;
 pub mod jsonpath;
 pub mod kinds;
 pub mod metrics;
+pub mod policies;
 pub mod registry;
 pub mod run;
 pub mod serve;

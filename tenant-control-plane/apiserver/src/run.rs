@@ -25,6 +25,7 @@ use crate::http::connection;
 use crate::http::limit::Limits;
 use crate::kinds::Table;
 use crate::metrics::Metrics;
+use crate::policies::Policies;
 use crate::registry::charge::Turns;
 use crate::store::{Store, compaction};
 
@@ -135,6 +136,8 @@ async fn assemble(
     let api = Api {
         authenticator: Authenticator::new(config.auth()?, source.clone())?,
         admission: config.admission(source, authorizer.clone())?,
+        hooks: config.hooks()?,
+        policies: Policies::new(config.has_plugin("ValidatingAdmissionPolicy")),
         issuer: config.issuer()?,
         node_client: config.node_client()?,
         table: table.clone(),

@@ -73,6 +73,30 @@ impl Reason {
         }
     }
 
+    /// The reason of that name on the wire; `None` for one that is not known here.
+    pub fn from_name(name: &str) -> Option<Self> {
+        const ALL: [Reason; 17] = [
+            Reason::BadRequest,
+            Reason::Unauthorized,
+            Reason::Forbidden,
+            Reason::NotFound,
+            Reason::MethodNotAllowed,
+            Reason::NotAcceptable,
+            Reason::AlreadyExists,
+            Reason::Conflict,
+            Reason::Expired,
+            Reason::RequestEntityTooLarge,
+            Reason::UnsupportedMediaType,
+            Reason::Invalid,
+            Reason::TooManyRequests,
+            Reason::InternalError,
+            Reason::NotImplemented,
+            Reason::ServiceUnavailable,
+            Reason::Timeout,
+        ];
+        ALL.into_iter().find(|reason| reason.as_str() == name)
+    }
+
     /// The HTTP status that goes with it.
     pub fn http_code(self) -> u16 {
         match self {

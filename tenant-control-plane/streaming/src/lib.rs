@@ -1,5 +1,5 @@
 //! From the API server to a node, a pod or a service, and back: log streams, `exec`, `attach`,
-//! `port-forward` and the generic proxy.
+//! `port-forward`, the generic proxy, and calls of webhooks ([`hook`]).
 //!
 //! ```text
 //! kubectl ── WebSocket v5/v4.channel.k8s.io ──► translate ──► SPDY/3.1 ──┐
@@ -23,6 +23,7 @@
 pub mod body;
 pub mod dial;
 pub mod egress;
+pub mod hook;
 pub mod kubelet;
 pub mod node;
 mod proxy;
@@ -34,4 +35,5 @@ pub mod websocket;
 
 pub use body::{Body, BoxError};
 pub use dial::Dialer;
+pub use hook::HookClient;
 pub use node::{Mode, NodeClient, NodeTarget, forward};

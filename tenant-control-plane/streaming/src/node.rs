@@ -1,6 +1,5 @@
 //! One entry for everything that is forwarded: [`forward`].
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,7 +8,7 @@ use machinery::{Reason, Status};
 use rustls::ClientConfig;
 
 use crate::body::{self, Body, BoxError};
-use crate::dial::{Connection, Dialer, authority};
+use crate::dial::{Connection, Dialer, authority, is_local};
 use crate::kubelet::Streams;
 use crate::tls::{KubeletTls, anonymous_config, kubelet_config};
 use crate::{proxy, translate, tunnel, websocket};
@@ -48,25 +47,10 @@ impl NodeClient {
     }
 
     /// Refuses targets that no pod can have: a pod's or endpoint's address is what its owner
-    /// wrote, and must not lead to this machine, its link or its cloud's metadata service.
+    /// wrote, and must not lead to this machine, its link or its cloud's metadata service. Names
+    /// stand for nodes alone.
     fn check_address(&self, target: &NodeTarget) -> Result<(), Status> {
-        let local = match target.host.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
-            Ok(IpAddr::V4(ip)) => {
-                ip.is_loopback()
-                    || ip.is_link_local()
-                    || ip.is_unspecified()
-                    || ip.is_multicast()
-                    || ip.is_broadcast()
-            }
-            Ok(IpAddr::V6(ip)) => {
-                ip.is_loopback()
-                    || ip.is_unicast_link_local()
-                    || ip.is_unspecified()
-                    || ip.is_multicast()
-            }
-            // Names stand for nodes alone.
-            Err(_) => true,
-        };
+        let local = is_local(&target.host);
         match local && target.scheme != Scheme::Kubelet && !self.local_proxies {
             true => Err(Status::bad_request("address not allowed")),
             false => Ok(()),

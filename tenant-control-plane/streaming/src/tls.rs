@@ -64,6 +64,40 @@ pub fn anonymous_config() -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
+/// Where systems keep the authorities that they trust; the first one that is there counts.
+const SYSTEM_BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// The TLS configuration for a server whose certificate one of these authorities (PEM) has signed;
+/// without any, one that this machine trusts (`SSL_CERT_FILE`, or the system's bundle).
+///
+/// # Errors
+/// When the PEM holds something that is not a certificate.
+pub fn verifying_config(authorities: &[u8]) -> anyhow::Result<Arc<ClientConfig>> {
+    let system = if authorities.is_empty() { system_bundle() } else { Vec::new() };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(authorities) {
+        roots.add(certificate.context("caBundle")?).context("caBundle")?;
+    }
+    roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&system).flatten());
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .context("TLS versions")?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+fn system_bundle() -> Vec<u8> {
+    let named = std::env::var_os("SSL_CERT_FILE").map(std::path::PathBuf::from);
+    let usual = SYSTEM_BUNDLES.iter().map(std::path::PathBuf::from);
+    named.into_iter().chain(usual).find_map(|path| std::fs::read(path).ok()).unwrap_or_default()
+}
+
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }

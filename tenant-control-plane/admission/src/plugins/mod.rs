@@ -60,6 +60,11 @@ pub(crate) trait Plugin: Send + Sync {
         Vec::new()
     }
 
+    /// True for a plugin that judges after policies and webhooks.
+    fn comes_last(&self) -> bool {
+        false
+    }
+
     /// Judges the object (`None` for deletes).
     fn validate(
         &self,

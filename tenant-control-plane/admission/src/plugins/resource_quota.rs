@@ -76,6 +76,10 @@ impl Plugin for ResourceQuota {
         charges.collect()
     }
 
+    fn comes_last(&self) -> bool {
+        true
+    }
+
     fn validate(
         &self,
         context: &Context,

@@ -44,7 +44,8 @@ impl Object {
         Ok(Self::from_value(key, value, revision, fields))
     }
 
-    fn from_value(key: &str, mut value: Value, revision: i64, fields: &[Field]) -> Self {
+    /// From a tree that is not what is stored, such as a converted one.
+    pub fn from_value(key: &str, mut value: Value, revision: i64, fields: &[Field]) -> Self {
         set_revision(&mut value, revision);
         let labels = value["metadata"]["labels"].as_object().into_iter().flatten();
         let labels = labels

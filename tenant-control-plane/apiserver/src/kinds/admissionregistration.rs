@@ -1,20 +1,23 @@
 //! `admissionregistration.k8s.io`.
 
 use super::row::{Rows, cluster};
-use crate::strategy::generic;
+use crate::strategy::{policies, webhooks};
 
 pub(super) fn rows() -> Rows {
-    let kind = |kind, plural| {
-        cluster(kind, plural).category("api-extensions").strategy(generic::counted())
-    };
+    let kind = |kind, plural| cluster(kind, plural).category("api-extensions");
     Rows::of(
         "admissionregistration.k8s.io",
         "v1",
         vec![
-            kind("MutatingWebhookConfiguration", "mutatingwebhookconfigurations"),
-            kind("ValidatingAdmissionPolicy", "validatingadmissionpolicies").status(),
-            kind("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings"),
-            kind("ValidatingWebhookConfiguration", "validatingwebhookconfigurations"),
+            kind("MutatingWebhookConfiguration", "mutatingwebhookconfigurations")
+                .strategy(webhooks::configuration()),
+            kind("ValidatingAdmissionPolicy", "validatingadmissionpolicies")
+                .status()
+                .strategy(policies::policy()),
+            kind("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings")
+                .strategy(policies::binding()),
+            kind("ValidatingWebhookConfiguration", "validatingwebhookconfigurations")
+                .strategy(webhooks::configuration()),
         ],
     )
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::row::{Action, Column, Name, Row, Subresource, Verbs, namespaced_row};
 use super::table::Table;
 use crate::cache::{Caches, Filter};
+use crate::convert::webhook::Conversion;
 use crate::registry::Call;
 use crate::strategy::Strategy;
 
@@ -122,6 +123,7 @@ fn row_of(definition: &Value, version: &Value) -> Row {
         .map(|schema| std::sync::Arc::new(schema.clone()));
     if versions.len() > 1 {
         row.storage_version = stored.map(|v| format!("{}/{}", row.group, text(&v["name"])));
+        row.conversion = Conversion::of(spec);
     }
     let subresources = &version["subresources"];
     if subresources["status"].is_object() {

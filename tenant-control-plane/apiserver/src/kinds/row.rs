@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
+use crate::convert::webhook::Conversion;
 use crate::strategy::Strategy;
 
 /// A name of the built-in table or of a custom resource.
@@ -213,6 +214,8 @@ pub struct Row {
     pub storage_version: Option<String>,
     /// `openAPIV3Schema` of custom resources.
     pub schema: Option<std::sync::Arc<Value>>,
+    /// The webhook that converts a custom resource between its versions, if one does.
+    pub conversion: Option<std::sync::Arc<Conversion>>,
     /// The same schema as a table of types.
     pub types: Option<std::sync::Arc<schema::Schema>>,
     /// Schema of the stored version of a custom resource, when it has defaults: objects are read
@@ -349,6 +352,7 @@ pub fn namespaced_row() -> Row {
         columns: Vec::new(),
         storage_version: None,
         schema: None,
+        conversion: None,
         types: None,
         stored_defaults: None,
     }

@@ -14,6 +14,7 @@ use super::options::{DeleteOptions, Propagation};
 use super::write::{Current, current};
 use super::{Call, decode, options, present};
 use crate::cache::Filter;
+use crate::hooks::Subject;
 use crate::http::{Request, Response};
 use crate::kinds::Row;
 use crate::store::{Outcome, Write};
@@ -115,7 +116,15 @@ async fn attempt(
     at: &Current,
 ) -> Result<Option<Deleted>, Status> {
     check_preconditions(call, options, &at.object)?;
-    call.api.validate_admission(call, &call.gvk(), "", Some(&at.object), None, options.dry_run)?;
+    let (gvk, given) = (call.gvk(), options.to_json());
+    let subject = Subject {
+        gvk: &gvk,
+        subresource: "",
+        old: Some(&at.object),
+        dry_run: options.dry_run,
+        options: Some(&given),
+    };
+    call.api.validate_admission(call, &subject, None).await?;
     let mut next = at.object.clone();
     mark(&call.row, &mut next, options, &call.now);
     if options.dry_run {
@@ -132,7 +141,7 @@ async fn attempt(
         return Ok(Some(Deleted { object: next, revision: at.revision, gone: false }));
     }
     let key = call.row.key(&call.info.namespace, &call.info.name);
-    let value = super::write::to_stored(&call.row, &next);
+    let value = super::write::to_stored(call, &next).await?;
     Ok(match call.api.store.put(&key, value, at.revision, 0).await? {
         Outcome::Done(revision) => {
             call.api.caches.echo(revision).await;
@@ -251,7 +260,7 @@ pub async fn collection(call: &Arc<Call>, mut request: Request) -> Result<Respon
         }
     }
     drop(deletions);
-    present::list(call, found, None)
+    present::list(call, found, None).await
 }
 
 #[cfg(test)]

@@ -81,9 +81,13 @@ impl Call {
         self.row.subresource(&self.info.subresource)
     }
 
-    /// Adds a warning.
+    /// Adds a warning. A write that is tried again gives each of its warnings once.
     pub fn warn(&self, text: impl Into<String>) {
-        self.warnings.lock().expect("no panic while locked").push(text.into());
+        let (text, mut warnings) =
+            (text.into(), self.warnings.lock().expect("no panic while locked"));
+        if !warnings.contains(&text) {
+            warnings.push(text);
+        }
     }
 
     /// The table of types that has the row's kind.

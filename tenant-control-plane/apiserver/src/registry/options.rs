@@ -1,7 +1,7 @@
 //! Options that come with requests: DeleteOptions, list options, field validation.
 
 use machinery::{FieldSelector, LabelSelector, Status};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Call;
 use crate::cache::{Filter, ResourceCache};
@@ -73,6 +73,31 @@ pub struct DeleteOptions {
 }
 
 impl DeleteOptions {
+    /// The options as an object.
+    pub fn to_json(&self) -> Value {
+        let mut object = json!({"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"});
+        if let Some(seconds) = self.grace_s {
+            object["gracePeriodSeconds"] = seconds.into();
+        }
+        if let Some(propagation) = self.propagation {
+            object["propagationPolicy"] = match propagation {
+                Propagation::Background => "Background",
+                Propagation::Foreground => "Foreground",
+                Propagation::Orphan => "Orphan",
+            }
+            .into();
+        }
+        for (key, value) in [("uid", &self.uid), ("resourceVersion", &self.resource_version)] {
+            if let Some(value) = value {
+                object["preconditions"][key] = value.clone().into();
+            }
+        }
+        if self.dry_run {
+            object["dryRun"] = json!(["All"]);
+        }
+        object
+    }
+
     /// From body (may be `null`) and query; the query is for clients that send no body.
     pub fn read(body: &Value, call: &Call) -> Result<Self, Status> {
         let query_grace = call.query.number("gracePeriodSeconds")?;

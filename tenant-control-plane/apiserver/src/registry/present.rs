@@ -10,8 +10,10 @@ use serde_json::{Value, json};
 use super::{Call, write};
 use crate::cache::object::set_revision;
 use crate::cache::{Found, Object};
+use crate::convert::webhook;
 use crate::http::media::{self, Accepted, Form};
 use crate::http::{Response, respond};
+use crate::kinds::Row;
 use crate::table::Printer;
 
 fn accepted(call: &Call) -> Result<Accepted, Status> {
@@ -60,19 +62,27 @@ pub fn value(call: &Call, value: &Value, code: StatusCode) -> Result<Response, S
 }
 
 /// A cached object.
-pub fn cached(call: &Call, object: &Arc<Object>) -> Result<Response, Status> {
+pub async fn cached(call: &Call, object: Arc<Object>) -> Result<Response, Status> {
     let accepted = accepted(call)?;
+    let mut objects = [object];
+    webhook::objects(&call.api, &call.row, &mut objects).await?;
+    let [object] = objects;
     let plain = accepted.form == Form::Plain && !accepted.yaml && !call.query.flag("pretty");
     if plain && !call.row.converts() {
         return Ok(respond::bytes(StatusCode::OK, "application/json", object.json.clone()));
     }
-    self::object(call, in_version(call, object), object.revision, StatusCode::OK)
+    self::object(call, in_version(call, &object), object.revision, StatusCode::OK)
 }
 
-/// A cached object in the row's version, as a tree.
+/// A cached object in the row's version, as a tree. What a webhook has to convert has been.
 pub fn in_version(call: &Call, object: &Object) -> Value {
+    row_version(&call.row, object)
+}
+
+/// A cached object in the version of any of its rows, as [`in_version`].
+pub fn row_version(row: &Row, object: &Object) -> Value {
     let mut value = object.parse();
-    write::from_stored(&call.row, &mut value);
+    write::from_stored(row, &mut value);
     value
 }
 
@@ -97,8 +107,13 @@ fn list_metadata(found: &Found, token: Option<String>) -> Value {
 }
 
 /// A list.
-pub fn list(call: &Arc<Call>, found: Found, token: Option<String>) -> Result<Response, Status> {
+pub async fn list(
+    call: &Arc<Call>,
+    mut found: Found,
+    token: Option<String>,
+) -> Result<Response, Status> {
     let accepted = accepted(call)?;
+    webhook::objects(&call.api, &call.row, &mut found.objects).await?;
     let metadata = list_metadata(&found, token);
     if accepted.yaml || call.query.flag("pretty") {
         return list_as_tree(call, &found, metadata, accepted);

@@ -52,7 +52,7 @@ pub async fn get(call: &Arc<Call>) -> Result<Response, Status> {
     let object = cache
         .get(&call.cache_key(name))
         .ok_or_else(|| Status::not_found(&call.resource(), name))?;
-    present::cached(call, &object)
+    present::cached(call, object).await
 }
 
 /// `GET` on a collection.
@@ -78,7 +78,7 @@ pub async fn list(call: &Arc<Call>) -> Result<Response, Status> {
     let applied = await_revision(call, wanted).await?;
     let found = cache.list(&filter, None, limit, applied);
     let token = found.more.then(|| Continue::after(&found));
-    present::list(call, found, token.map(|t| t.to_text()))
+    present::list(call, found, token.map(|t| t.to_text())).await
 }
 
 fn cache_start(call: &Call) -> String {
@@ -154,7 +154,7 @@ async fn next_page(call: &Arc<Call>, token: Continue, limit: usize) -> Result<Re
         let found = cache.list(&filter, Some(&token.start), limit, applied);
         if token.revision < 0 || found.revision == token.revision {
             let next = found.more.then(|| Continue::after(&found).to_text());
-            return present::list(call, found, next);
+            return present::list(call, found, next).await;
         }
     }
     page_from_store(call, token.revision, &token.start, limit).await.map_err(|mut status| {
@@ -216,5 +216,5 @@ async fn page_from_store(
         }
     }
     let next = found.more.then(|| Continue::after(&found).to_text());
-    present::list(call, found, next)
+    present::list(call, found, next).await
 }

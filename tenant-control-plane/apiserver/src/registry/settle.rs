@@ -7,7 +7,9 @@ use patch::apply::Manager;
 use serde_json::{Map, Value};
 
 use super::Call;
+use super::sub::scale;
 use super::write::Part;
+use crate::hooks::Subject;
 use crate::strategy::{Context, cause, content_differs, keep};
 
 /// Longest name that `generateName` makes; longer prefixes are cut.
@@ -83,7 +85,7 @@ pub fn new_metadata(call: &Call, object: &mut Value) -> Result<(), Status> {
 }
 
 /// Runs a new object through everything that decides about it.
-pub fn create(call: &Call, object: &mut Value, dry_run: bool) -> Result<(), Status> {
+pub async fn create(call: &Call, object: &mut Value, dry_run: bool) -> Result<(), Status> {
     let row = &call.row;
     let gvk = call.gvk();
     let api = &call.api;
@@ -94,7 +96,12 @@ pub fn create(call: &Call, object: &mut Value, dry_run: bool) -> Result<(), Stat
     default(call, object, &gvk)?;
     let context = Context { user: &call.user, now: &call.now };
     (row.strategy.on_create)(object, &context);
-    api.admit(call, &gvk, "", None, object, dry_run)?;
+    let subject = Subject { gvk: &gvk, subresource: "", old: None, dry_run, options: None };
+    let before = fixed_part(object);
+    if api.admit(call, &subject, object).await? {
+        restore(call, object, &before)?;
+        (row.strategy.on_create)(object, &context);
+    }
     default(call, object, &gvk)?;
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let mut causes = name_causes(&name, row.strategy.name);
@@ -107,8 +114,36 @@ pub fn create(call: &Call, object: &mut Value, dry_run: bool) -> Result<(), Stat
     if !causes.is_empty() {
         return Err(call.invalid(&name, causes));
     }
-    api.validate_admission(call, &gvk, "", None, Some(object), dry_run)?;
+    api.validate_admission(call, &subject, Some(object)).await?;
     track(call, None, object, "");
+    Ok(())
+}
+
+/// What webhooks may not change in a new object, and more metadata.
+fn fixed_part(object: &Value) -> Value {
+    let mut part = Map::new();
+    for key in ["metadata", "status"] {
+        if let Some(value) = object.get(key) {
+            part.insert(key.to_owned(), value.clone());
+        }
+    }
+    part.into()
+}
+
+/// Puts back what webhooks may not change in a new object.
+fn restore(call: &Call, object: &mut Value, before: &Value) -> Result<(), Status> {
+    let namespace = metadata(object)?.get("namespace").cloned().unwrap_or_default();
+    if call.row.namespaced && namespace != before["metadata"]["namespace"] {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    for key in FIXED.iter().filter(|key| **key != "name") {
+        keep(&mut object["metadata"], &before["metadata"], key);
+    }
+    if call.row.has_status() && !call.row.strategy.keeps_status_on_create {
+        keep(object, before, "status");
+    }
     Ok(())
 }
 
@@ -197,20 +232,22 @@ pub fn check_identity(call: &Call, new: &Value, old: &Value) -> Result<(), Statu
 }
 
 /// Metadata that a client cannot change.
+const FIXED: [&str; 9] = [
+    "name",
+    "namespace",
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "resourceVersion",
+    "generateName",
+];
+
+/// Keeps metadata that a client cannot change.
 fn carry_metadata(call: &Call, new: &mut Value, old: &Value) -> Result<(), Status> {
-    let fixed = [
-        "name",
-        "namespace",
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generation",
-        "resourceVersion",
-        "generateName",
-    ];
     metadata(new)?.remove("selfLink");
-    for key in fixed {
+    for key in FIXED {
         keep(&mut new["metadata"], &old["metadata"], key);
     }
     if !call.applying {
@@ -224,7 +261,7 @@ fn carry_metadata(call: &Call, new: &mut Value, old: &Value) -> Result<(), Statu
 
 /// Runs a changed object through everything that decides about it. `old` is what is stored, in
 /// the row's version, resourceVersion included.
-pub fn update(
+pub async fn update(
     call: &Call,
     new: &mut Value,
     old: &Value,
@@ -233,17 +270,15 @@ pub fn update(
 ) -> Result<(), Status> {
     let row = &call.row;
     let gvk = call.gvk();
-    carry_metadata(call, new, old)?;
-    part.restrict(new, old, row);
-    default(call, new, &gvk)?;
-    match part {
-        Part::Main => (row.strategy.on_update)(new, old),
-        Part::Status => (row.strategy.on_status)(new, old),
-        Part::Approval => crate::strategy::certificates::approve(new, old, &call.now),
-        _ => {}
-    }
+    prepare(call, new, old, part, &gvk)?;
     let sub = part.subresource();
-    call.api.admit(call, &gvk, sub, Some(old), new, dry_run)?;
+    let subject = Subject { gvk: &gvk, subresource: sub, old: Some(old), dry_run, options: None };
+    let scaling = part == Part::Computed("scale");
+    if scaling {
+        scale::admit(call, new, old, dry_run).await?;
+    } else if call.api.admit(call, &subject, new).await? {
+        prepare(call, new, old, part, &gvk)?;
+    }
     carry_metadata(call, new, old)?;
     default(call, new, &gvk)?;
     let name = call.info.name.clone();
@@ -260,12 +295,36 @@ pub fn update(
     if !causes.is_empty() {
         return Err(call.invalid(&name, causes));
     }
-    call.api.validate_admission(call, &gvk, sub, Some(old), Some(new), dry_run)?;
+    if scaling {
+        scale::judge(call, new, old, dry_run).await?;
+    } else {
+        call.api.validate_admission(call, &subject, Some(new)).await?;
+    }
     if row.strategy.generation && content_differs(new, old) {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
         new["metadata"]["generation"] = generation.into();
     }
     track(call, Some(old), new, sub);
+    Ok(())
+}
+
+/// What a part of an object may be, before anybody judges it.
+fn prepare(
+    call: &Call,
+    new: &mut Value,
+    old: &Value,
+    part: Part,
+    gvk: &GroupVersionKind,
+) -> Result<(), Status> {
+    carry_metadata(call, new, old)?;
+    part.restrict(new, old, &call.row);
+    default(call, new, gvk)?;
+    match part {
+        Part::Main => (call.row.strategy.on_update)(new, old),
+        Part::Status => (call.row.strategy.on_status)(new, old),
+        Part::Approval => crate::strategy::certificates::approve(new, old, &call.now),
+        _ => {}
+    }
     Ok(())
 }
 

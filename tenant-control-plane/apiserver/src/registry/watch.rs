@@ -12,6 +12,7 @@ use tokio::sync::watch::Receiver;
 use super::read::wanted_revision;
 use super::{Call, options, present};
 use crate::cache::{Event, Filter, Object, ResourceCache};
+use crate::convert::webhook;
 use crate::http::media::{self, Form};
 use crate::http::{Response, respond};
 use crate::table::Printer;
@@ -139,8 +140,9 @@ async fn start(
         Some(revision) => call.api.caches.reach(revision).await?,
         None => call.api.caches.catch_up().await?,
     };
-    let found = cache.list(filter, None, 0, applied);
+    let mut found = cache.list(filter, None, 0, applied);
     let cursor = cursor_at(cache, found.revision)?;
+    webhook::objects(&call.api, &call.row, &mut found.objects).await?;
     let initial = if initial_events == Some(false) { Vec::new() } else { found.objects };
     let mark_initial_end = (initial_events == Some(true)).then_some(found.revision);
     Ok(Start { initial, cursor, mark_initial_end })
@@ -212,8 +214,12 @@ impl Watch {
             let applied = self.call.api.caches.revision();
             self.grown.mark_unchanged();
             match self.cache.events(&mut self.cursor, BATCH) {
-                Ok(events) => {
+                Ok(mut events) => {
                     let full = events.len() == BATCH;
+                    let call = &self.call;
+                    if let Err(status) = webhook::events(&call.api, &call.row, &mut events).await {
+                        return Some(self.fail(&status));
+                    }
                     for event in events {
                         self.put_event(&event, &mut out);
                     }
@@ -226,9 +232,7 @@ impl Watch {
                 }
                 Err(old) => {
                     // The client did not keep up.
-                    self.put("ERROR", &too_old(0, old.oldest).to_json(), &mut out);
-                    self.ended = true;
-                    return Some(out.freeze());
+                    return Some(self.fail(&too_old(0, old.oldest)));
                 }
             }
             if let Some(bytes) = self.bookmark_if_due(applied) {
@@ -241,6 +245,14 @@ impl Watch {
                 _ => return None,
             }
         }
+    }
+
+    /// The last event: why the watch cannot go on.
+    fn fail(&mut self, status: &Status) -> Bytes {
+        let mut out = BytesMut::new();
+        self.put("ERROR", &status.to_json(), &mut out);
+        self.ended = true;
+        out.freeze()
     }
 
     async fn wait(&mut self) -> Wake {

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{Call, charge, decode, delete, present, settle};
 use crate::cache::object::set_revision;
+use crate::convert::webhook;
 use crate::http::{Request, Response};
 use crate::kinds::Row;
 use crate::store::{Outcome, Write};
@@ -118,7 +119,7 @@ async fn create_once(
     mut object: Value,
     dry_run: bool,
 ) -> Result<(Value, i64), Status> {
-    settle::create(call, &mut object, dry_run)?;
+    settle::create(call, &mut object, dry_run).await?;
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     if call.row.strategy.hook == Hook::Rbac {
         auth::escalation::check(&call.api.authorizer, &call.user, &call.info, None, &object)?;
@@ -144,7 +145,7 @@ async fn create_once(
                 None => Ok((object, 0)),
             };
         }
-        let value = to_stored(&call.row, &object);
+        let value = to_stored(call, &object).await?;
         writes.extend(charge::writes(call, &charges).await?);
         writes.insert(0, Write::Put { key: key.clone(), value, expected: 0, lease });
         match store.commit(writes).await? {
@@ -172,18 +173,24 @@ async fn echo(call: &Call, revision: i64) {
 }
 
 /// The bytes to store: in the stored version, without resourceVersion.
-pub fn to_stored(row: &Row, object: &Value) -> Vec<u8> {
-    let mut object = object.clone();
+pub async fn to_stored(call: &Call, object: &Value) -> Result<Vec<u8>, Status> {
+    let mut object = webhook::stored(&call.api, &call.row, object.clone()).await?;
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("resourceVersion");
     }
+    into_stored(&call.row, &mut object);
+    Ok(serde_json::to_vec(&object).expect("a JSON value always serialises"))
+}
+
+/// Converts an object of the row's version to the stored one. What a webhook has to convert has
+/// been.
+pub fn into_stored(row: &Row, object: &mut Value) {
     if let Some(stored_as) = &row.stored_as {
-        (stored_as.to_stored)(&mut object);
+        (stored_as.to_stored)(object);
     }
     if let Some(version) = &row.storage_version {
         object["apiVersion"] = version.clone().into();
     }
-    serde_json::to_vec(&object).expect("a JSON value always serialises")
 }
 
 /// `PUT` on an object or a part of it.
@@ -244,37 +251,43 @@ pub async fn current(call: &Call, fresh: bool) -> Result<Current, Status> {
     let cache = call.api.cache(&call.row)?;
     let cache_key = call.cache_key(name);
     if let Some(object) = cache.get(&cache_key).filter(|_| !fresh) {
-        let mut value = object.parse();
-        from_stored(&call.row, &mut value);
+        let mut objects = [object];
+        webhook::objects(&call.api, &call.row, &mut objects).await?;
+        let [object] = objects;
+        let value = present::in_version(call, &object);
         return Ok(Current { object: value, revision: object.revision, cached: true });
     }
     let key = call.row.key(&call.info.namespace, name);
     match call.api.store.get(&key).await? {
-        Some(kv) => from_kv(call, &kv.value, kv.mod_revision),
+        Some(kv) => from_kv(call, &kv.value, kv.mod_revision).await,
         None => Err(Status::not_found(&call.resource(), name)),
     }
 }
 
-fn from_kv(call: &Call, value: &[u8], revision: i64) -> Result<Current, Status> {
+async fn from_kv(call: &Call, value: &[u8], revision: i64) -> Result<Current, Status> {
     let mut object: Value = serde_json::from_slice(value)
         .map_err(|e| Status::internal(format!("a stored object is not JSON: {e}")))?;
     set_revision(&mut object, revision);
     if let Some(schema) = &call.row.stored_defaults {
         crate::structural::default(schema, &mut object);
     }
+    let mut object = webhook::value(&call.api, &call.row, object).await?;
     from_stored(&call.row, &mut object);
     Ok(Current { object, revision, cached: false })
 }
 
-/// Converts a stored object to the row's version.
+/// Converts a stored object to the row's version. What a webhook has to convert has been.
 pub fn from_stored(row: &Row, object: &mut Value) {
     if let Some(stored_as) = &row.stored_as {
         (stored_as.from_stored)(object);
     }
     if row.storage_version.is_some() {
         object["apiVersion"] = row.api_version().into();
-        if let Some(schema) = &row.schema {
-            crate::structural::prune(schema, object);
+        match &row.schema {
+            // What the webhook left out has this version's defaults.
+            Some(schema) if row.conversion.is_some() => crate::structural::settle(schema, object),
+            Some(schema) => crate::structural::prune(schema, object),
+            None => {}
         }
     }
 }
@@ -330,7 +343,7 @@ where
     F: Fn(&Value) -> Result<Value, Status>,
 {
     let mut new = change(&at.object)?;
-    settle::update(call, &mut new, &at.object, part, dry_run)?;
+    settle::update(call, &mut new, &at.object, part, dry_run).await?;
     let mut writes = Vec::new();
     match call.row.strategy.hook {
         Hook::Service if part == Part::Main => {
@@ -346,7 +359,7 @@ where
         if !dry_run {
             match delete::remove(call, &new, at.revision).await? {
                 Outcome::Done(revision) => return Ok(Attempt::Done(new, revision)),
-                Outcome::Changed(kv) => return changed(call, kv),
+                Outcome::Changed(kv) => return changed(call, kv).await,
             }
         }
         return Ok(Attempt::Done(new, at.revision));
@@ -367,20 +380,23 @@ where
         0 => 0,
         ttl => call.api.store.shared_lease(ttl).await?,
     };
-    let value = to_stored(&call.row, &new);
+    let value = to_stored(call, &new).await?;
     writes.insert(0, Write::Put { key, value, expected: at.revision, lease });
     match call.api.store.commit(writes).await? {
         Outcome::Done(revision) => {
             echo(call, revision).await;
             Ok(Attempt::Done(new, revision))
         }
-        Outcome::Changed(kv) => changed(call, kv),
+        Outcome::Changed(kv) => changed(call, kv).await,
     }
 }
 
-fn changed(call: &Call, kv: Option<etcd_api::pb::mvccpb::KeyValue>) -> Result<Attempt, Status> {
+async fn changed(
+    call: &Call,
+    kv: Option<etcd_api::pb::mvccpb::KeyValue>,
+) -> Result<Attempt, Status> {
     match kv {
-        Some(kv) => Ok(Attempt::Changed(from_kv(call, &kv.value, kv.mod_revision)?)),
+        Some(kv) => Ok(Attempt::Changed(from_kv(call, &kv.value, kv.mod_revision).await?)),
         None => Err(Status::not_found(&call.resource(), &call.info.name)),
     }
 }

@@ -93,10 +93,43 @@ fn check(new: &Value, old: Option<&Value>) -> Vec<machinery::Cause> {
             ));
         }
     }
+    check_conversion(&spec["conversion"], &mut causes);
     if let Some(old) = old {
         let old = &old["spec"];
         causes.extend(super::immutable("spec.group", &spec["group"], &old["group"]));
         causes.extend(super::immutable("spec.scope", &spec["scope"], &old["scope"]));
     }
     causes
+}
+
+/// A conversion by webhook needs to know the webhook.
+fn check_conversion(conversion: &Value, causes: &mut Vec<machinery::Cause>) {
+    let at = "spec.conversion";
+    let mut add = |reason: &str, field: &str, text: String| {
+        causes.push(super::cause(reason, &format!("{at}{field}"), text));
+    };
+    match conversion["strategy"].as_str().unwrap_or("None") {
+        "None" => return,
+        "Webhook" => {}
+        other => {
+            let text =
+                format!("Unsupported value: {other:?}: supported values: \"None\", \"Webhook\"");
+            return add("FieldValueNotSupported", ".strategy", text);
+        }
+    }
+    let webhook = &conversion["webhook"];
+    let client = &webhook["clientConfig"];
+    let required = |detail: &str| format!("Required value: {detail}");
+    if !client.is_object() {
+        let text = required("required when strategy is set to Webhook");
+        add("FieldValueRequired", ".webhook.clientConfig", text);
+    } else if client["url"].is_string() == client["service"].is_object() {
+        let text = required("exactly one of url or service is required");
+        add("FieldValueRequired", ".webhook.clientConfig", text);
+    }
+    let versions = webhook["conversionReviewVersions"].as_array().map_or(&[][..], Vec::as_slice);
+    if !versions.iter().any(|version| *version == "v1" || *version == "v1beta1") {
+        let text = required("must include at least one of v1, v1beta1");
+        add("FieldValueRequired", ".webhook.conversionReviewVersions", text);
+    }
 }

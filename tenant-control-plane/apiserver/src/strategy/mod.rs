@@ -13,11 +13,13 @@ pub mod job;
 pub mod namespace;
 pub mod node;
 pub mod pod;
+pub mod policies;
 pub mod qos;
 pub mod rbac;
 pub mod registration;
 pub mod service;
 pub mod volumes;
+pub mod webhooks;
 pub mod workload;
 
 use machinery::names::{Faults, dns1123_subdomain};

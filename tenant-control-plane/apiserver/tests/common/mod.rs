@@ -3,6 +3,8 @@
 //! `MARINA_TEST_ETCD` names the etcd binary; by default ours if it was built, else Debian's.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod webhook;
+
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

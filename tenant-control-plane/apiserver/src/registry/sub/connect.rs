@@ -3,11 +3,14 @@
 
 use std::sync::Arc;
 
-use machinery::{GroupResource, ObjectSource, Reason, Status};
+use admission::Operation;
+use machinery::{GroupResource, GroupVersionKind, ObjectSource, Reason, Status};
 use serde_json::Value;
 use streaming::kubelet::{self, Streams};
 use streaming::node::{Mode, NodeTarget, Scheme};
 
+use crate::cache::Caches;
+use crate::hooks::{Subject, connect};
 use crate::http::{Request, Response};
 use crate::kinds::Action;
 use crate::registry::Call;
@@ -21,6 +24,9 @@ pub async fn connect(
 ) -> Result<Response, Status> {
     call.api.caches.catch_up().await?;
     let query = request.uri().query().unwrap_or_default().to_owned();
+    if action != Action::Log {
+        admit(call, &query).await?;
+    }
     let (target, mode) = match (action, call.row.plural.as_ref()) {
         (Action::Proxy, "nodes") => (node_proxy(call, &query)?, Mode::Proxy),
         (Action::Proxy, "services") => (service_proxy(call, &query)?, Mode::Proxy),
@@ -29,6 +35,20 @@ pub async fn connect(
     };
     let client = call.api.node_client.clone();
     Ok(streaming::forward(&client, request, target, mode).await)
+}
+
+/// Asks the webhooks whether the connection may be opened.
+async fn admit(call: &Call, query: &str) -> Result<(), Status> {
+    let Some(sub) = call.subresource() else { return Ok(()) };
+    let gvk = GroupVersionKind {
+        group: String::new(),
+        version: "v1".to_owned(),
+        kind: sub.kind.to_string(),
+    };
+    let mut options = connect::options(&gvk.kind, query, &call.info.remainder);
+    let subject =
+        Subject { gvk: &gvk, subresource: sub.name, old: None, dry_run: false, options: None };
+    call.api.admit_body(call, &subject, Operation::Connect, &mut options).await
 }
 
 async fn pod_target(
@@ -155,7 +175,7 @@ fn service_proxy(call: &Call, query: &str) -> Result<NodeTarget, Status> {
             unavailable(format!("no service port {port:?} found for service {name:?}"))
         })?;
     let port_name = wanted["name"].as_str().unwrap_or_default();
-    let endpoints = endpoints_of(call, namespace, &name, port_name);
+    let endpoints = endpoints_of(&call.api.caches, namespace, &name, port_name);
     if endpoints.is_empty() {
         return Err(unavailable(format!("no endpoints available for service {name:?}")));
     }
@@ -163,15 +183,16 @@ fn service_proxy(call: &Call, query: &str) -> Result<NodeTarget, Status> {
     Ok(NodeTarget { scheme, host, port, path_and_query: tail(call, query) })
 }
 
-fn endpoints_of(
-    call: &Call,
+/// Address and port of every endpoint of a Service's port that is ready.
+pub fn endpoints_of(
+    caches: &Caches,
     namespace: &str,
     service: &str,
     port_name: &str,
 ) -> Vec<(String, u16)> {
     let slices = GroupResource::new("discovery.k8s.io", "endpointslices");
     let mut found = Vec::new();
-    for slice in ObjectSource::list(&*call.api.caches, &slices, Some(namespace)) {
+    for slice in ObjectSource::list(caches, &slices, Some(namespace)) {
         if slice["metadata"]["labels"]["kubernetes.io/service-name"] != service {
             continue;
         }

@@ -4,10 +4,12 @@
 
 use std::sync::Arc;
 
+use admission::Operation;
 use http::StatusCode;
 use machinery::{GroupResource, GroupVersionKind, LabelSelector, ObjectSource, Reason, Status};
 use serde_json::{Value, json};
 
+use crate::hooks::Subject;
 use crate::http::{Request, Response, respond};
 use crate::registry::options::DeleteOptions;
 use crate::registry::write::{Part, change, current};
@@ -18,13 +20,21 @@ use crate::strategy::child;
 pub async fn evict(call: &Arc<Call>, mut request: Request) -> Result<Response, Status> {
     let gvk =
         GroupVersionKind { group: "policy".into(), version: "v1".into(), kind: "Eviction".into() };
-    let body = decode::object(call, &mut request, &gvk).await?;
+    let mut body = decode::object(call, &mut request, &gvk).await?;
     let name = body["metadata"]["name"].as_str().unwrap_or_default();
     if !name.is_empty() && name != call.info.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
     let mut options = DeleteOptions::read(&body["deleteOptions"], call)?;
     options.dry_run |= call.query.dry_run()?;
+    let subject = Subject {
+        gvk: &gvk,
+        subresource: "eviction",
+        old: None,
+        dry_run: options.dry_run,
+        options: None,
+    };
+    call.api.admit_body(call, &subject, Operation::Create, &mut body).await?;
     call.api.caches.catch_up().await?;
     let pod = current(call, false).await?.object;
     if needs_budget(&pod) {

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use admission::Operation;
 use http::StatusCode;
 use machinery::{Cause, GroupVersionKind, Status};
 use serde_json::{Value, json};
 
+use crate::hooks::Subject;
 use crate::http::{Request, Response, respond};
 use crate::kinds::Row;
 use crate::registry::write::{Part, change};
@@ -16,11 +18,19 @@ use crate::strategy::{cause, child};
 pub async fn binding(call: &Arc<Call>, mut request: Request) -> Result<Response, Status> {
     let gvk =
         GroupVersionKind { group: String::new(), version: "v1".into(), kind: "Binding".into() };
-    let body = decode::object(call, &mut request, &gvk).await?;
+    let mut body = decode::object(call, &mut request, &gvk).await?;
     let name = body["metadata"]["name"].as_str().unwrap_or_default();
     if !name.is_empty() && name != call.info.name {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));
     }
+    let subject = Subject {
+        gvk: &gvk,
+        subresource: "binding",
+        old: None,
+        dry_run: call.query.dry_run()?,
+        options: None,
+    };
+    call.api.admit_body(call, &subject, Operation::Create, &mut body).await?;
     bind(call, &call.info.name.clone(), body).await
 }
 

@@ -6,6 +6,7 @@ use http::StatusCode;
 use machinery::{GroupVersionKind, LabelSelector, Status};
 use serde_json::{Value, json};
 
+use crate::hooks::Subject;
 use crate::http::{Request, Response};
 use crate::registry::decode::Found;
 use crate::registry::write::{Current, Part, change, current};
@@ -109,12 +110,37 @@ fn resize(call: &Call, old: &Value, scale: &Value, paths: &Paths) -> Result<Valu
         return Err(Status::invalid("autoscaling", "Scale", &call.info.name, causes));
     }
     let mut new = old.clone();
-    let mut at = &mut new;
+    set_replicas(&mut new, paths, replicas);
+    Ok(new)
+}
+
+fn set_replicas(object: &mut Value, paths: &Paths, replicas: i64) {
+    let mut at = object;
     let mut parts: Vec<&str> = paths.spec.trim_start_matches('/').split('/').collect();
     let last = parts.pop().unwrap_or("replicas");
     for part in parts {
         at = child(at, part);
     }
     at[last] = replicas.into();
-    Ok(new)
+}
+
+/// Lets admission change the new scale of an object: plugins and webhooks see a Scale.
+pub async fn admit(call: &Call, new: &mut Value, old: &Value, dry_run: bool) -> Result<(), Status> {
+    let (paths, gvk) = (paths(call), gvk());
+    let (mut shown, was) = (scale_of(new, &paths), scale_of(old, &paths));
+    let subject =
+        Subject { gvk: &gvk, subresource: "scale", old: Some(&was), dry_run, options: None };
+    if call.api.admit(call, &subject, &mut shown).await? {
+        set_replicas(new, &paths, shown["spec"]["replicas"].as_i64().unwrap_or(0));
+    }
+    Ok(())
+}
+
+/// Lets admission judge the new scale of an object.
+pub async fn judge(call: &Call, new: &Value, old: &Value, dry_run: bool) -> Result<(), Status> {
+    let (paths, gvk) = (paths(call), gvk());
+    let (shown, was) = (scale_of(new, &paths), scale_of(old, &paths));
+    let subject =
+        Subject { gvk: &gvk, subresource: "scale", old: Some(&was), dry_run, options: None };
+    call.api.validate_admission(call, &subject, Some(&shown)).await
 }

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use admission::Operation;
 use http::StatusCode;
 use machinery::{GroupVersionKind, Reason, Status};
 
+use crate::hooks::Subject;
 use crate::http::{Request, Response};
 use crate::registry::{Call, decode, present};
 
@@ -25,7 +27,16 @@ pub async fn issue(call: &Arc<Call>, mut request: Request) -> Result<Response, S
     };
     // The account and what the token is bound to must be as current as the request.
     call.api.caches.catch_up().await?;
-    call.api.admit(call, &gvk, "token", None, &mut body, call.query.dry_run()?)?;
+    let subject = Subject {
+        gvk: &gvk,
+        subresource: "token",
+        old: None,
+        dry_run: call.query.dry_run()?,
+        options: None,
+    };
+    call.api.admit(call, &subject, &mut body).await?;
+    call.api.policies.validate(call, &subject, Operation::Create, Some(&body)).await?;
+    call.api.hooks.validate(call, &subject, Operation::Create, Some(&body)).await?;
     let source = &*call.api.caches;
     let (namespace, name) = (&call.info.namespace, &call.info.name);
     let answer = issuer.token_request(source, namespace, name, &body, jiff::Timestamp::now())?;

@@ -1,0 +1,283 @@
+//! Conversion webhooks: programs of the tenant that know how the versions of a custom resource
+//! relate. An object is asked about when a version is wanted that it is not in: for reading, for
+//! watching, and before it is stored.
+//!
+//! Source: Kubernetes documentation, "Versions in CustomResourceDefinitions: Webhook conversion".
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use machinery::{Reason, Status};
+use serde_json::{Value, json};
+
+use crate::api::Api;
+use crate::cache::{Event, Object};
+use crate::hooks::target;
+use crate::kinds::{Field, Row};
+use crate::strategy::keep;
+
+/// How long a conversion may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Objects in one question.
+const BATCH: usize = 500;
+/// Converted objects that are remembered per version.
+const REMEMBERED: usize = 4096;
+/// Versions of the review that are spoken.
+const VERSIONS: [&str; 2] = ["v1", "v1beta1"];
+
+/// `spec.conversion.webhook` of a definition.
+pub struct Conversion {
+    client: Value,
+    versions: Vec<String>,
+    /// Objects of the cache in this row's version, by key and revision.
+    converted: Mutex<HashMap<(String, i64), Arc<Object>>>,
+}
+
+impl std::fmt::Debug for Conversion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Conversion").field("client", &self.client).finish_non_exhaustive()
+    }
+}
+
+impl Conversion {
+    /// The webhook of a definition's spec, if it has one.
+    pub fn of(spec: &Value) -> Option<Arc<Self>> {
+        let conversion = &spec["conversion"];
+        let webhook = &conversion["webhook"];
+        let versions = webhook["conversionReviewVersions"].as_array().into_iter().flatten();
+        (conversion["strategy"] == "Webhook").then(|| {
+            Arc::new(Self {
+                client: webhook["clientConfig"].clone(),
+                versions: versions.filter_map(|v| Some(v.as_str()?.to_owned())).collect(),
+                converted: Mutex::default(),
+            })
+        })
+    }
+
+    fn known(&self, object: &Object) -> Option<Arc<Object>> {
+        let converted = self.converted.lock().expect("no panic while locked");
+        converted.get(&(object.key().to_owned(), object.revision)).cloned()
+    }
+
+    fn remember(&self, object: &Arc<Object>) {
+        let mut converted = self.converted.lock().expect("no panic while locked");
+        if converted.len() >= REMEMBERED {
+            converted.clear();
+        }
+        converted.insert((object.key().to_owned(), object.revision), object.clone());
+    }
+}
+
+/// An object in a row's version.
+///
+/// # Errors
+/// When the webhook does not convert it.
+pub async fn value(api: &Api, row: &Row, object: Value) -> Result<Value, Status> {
+    let mut converted = values(api, row, &row.api_version(), vec![object]).await?;
+    Ok(converted.pop().unwrap_or_default())
+}
+
+/// An object of a row's version in the stored one.
+///
+/// # Errors
+/// As [`value`].
+pub async fn stored(api: &Api, row: &Row, object: Value) -> Result<Value, Status> {
+    let Some(version) = row.storage_version.clone() else { return Ok(object) };
+    let mut converted = values(api, row, &version, vec![object]).await?;
+    Ok(converted.pop().unwrap_or_default())
+}
+
+/// Cached objects in a row's version. Those of rows without a webhook stay as they are.
+///
+/// # Errors
+/// As [`value`].
+pub async fn objects(api: &Api, row: &Row, objects: &mut [Arc<Object>]) -> Result<(), Status> {
+    let Some(conversion) = &row.conversion else { return Ok(()) };
+    let wanted = row.api_version();
+    let mut open = Vec::new();
+    for (at, object) in objects.iter_mut().enumerate() {
+        if object.value()["apiVersion"] == wanted.as_str() {
+            continue;
+        }
+        match conversion.known(object) {
+            Some(known) => *object = known,
+            None => open.push(at),
+        }
+    }
+    let fields = api.caches.of(row).map(|cache| cache.fields.clone()).unwrap_or_default();
+    for batch in open.chunks(BATCH) {
+        let given = batch.iter().map(|at| objects[*at].parse()).collect();
+        let converted = values(api, row, &wanted, given).await?;
+        for (at, value) in batch.iter().zip(converted) {
+            let object = Arc::new(rebuilt(&objects[*at], value, &fields));
+            conversion.remember(&object);
+            objects[*at] = object;
+        }
+    }
+    Ok(())
+}
+
+/// Events of a watch with their objects in a row's version.
+///
+/// # Errors
+/// As [`value`].
+pub async fn events(api: &Api, row: &Row, events: &mut [Event]) -> Result<(), Status> {
+    if row.conversion.is_none() {
+        return Ok(());
+    }
+    let mut all: Vec<Arc<Object>> = events.iter().map(|event| event.object.clone()).collect();
+    let previous = events.iter().filter_map(|event| event.previous.clone());
+    all.extend(previous);
+    objects(api, row, &mut all).await?;
+    let mut all = all.into_iter();
+    events.iter_mut().zip(all.by_ref()).for_each(|(event, object)| event.object = object);
+    for event in events.iter_mut().filter(|event| event.previous.is_some()) {
+        event.previous = all.next();
+    }
+    Ok(())
+}
+
+fn rebuilt(object: &Object, value: Value, fields: &[Field]) -> Object {
+    Object::from_value(object.key(), value, object.revision, fields)
+}
+
+/// Trees in a version; those that are in it already are not sent.
+async fn values(
+    api: &Api,
+    row: &Row,
+    wanted: &str,
+    mut objects: Vec<Value>,
+) -> Result<Vec<Value>, Status> {
+    let Some(conversion) = &row.conversion else { return Ok(objects) };
+    let open: Vec<usize> =
+        (0..objects.len()).filter(|at| objects[*at]["apiVersion"] != wanted).collect();
+    let Some(first) = open.first() else { return Ok(objects) };
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    let about = format!("{}, Kind={}", text(&objects[*first]["apiVersion"]), row.kind);
+    let given: Vec<&Value> = open.iter().map(|at| &objects[*at]).collect();
+    let converted = ask(api, conversion, wanted, &given).await.map_err(|why| {
+        Status::new(Reason::Unknown, format!("conversion webhook for {about} failed: {why}"))
+    })?;
+    if converted.len() != open.len() {
+        let text = format!(
+            "conversion webhook for {about} returned {} objects, expected {}",
+            converted.len(),
+            open.len()
+        );
+        return Err(Status::new(Reason::Unknown, text));
+    }
+    for (index, (at, value)) in open.into_iter().zip(converted).enumerate() {
+        let checked = checked(&objects[at], value, wanted).map_err(|why| {
+            let text = format!(
+                "conversion webhook for {about} returned invalid converted object at index \
+                 {index}: {why}"
+            );
+            Status::new(Reason::Unknown, text)
+        })?;
+        objects[at] = checked;
+    }
+    Ok(objects)
+}
+
+/// One question to the webhook.
+async fn ask(
+    api: &Api,
+    conversion: &Conversion,
+    wanted: &str,
+    objects: &[&Value],
+) -> Result<Vec<Value>, String> {
+    let spoken = |v: &String| VERSIONS.into_iter().find(|known| known == v);
+    let version = conversion
+        .versions
+        .iter()
+        .find_map(spoken)
+        .ok_or("no supported conversion review versions")?;
+    let uid = uuid::Uuid::new_v4().to_string();
+    let api_version = format!("apiextensions.k8s.io/{version}");
+    let review = json!({
+        "kind": "ConversionReview", "apiVersion": api_version,
+        "request": {"uid": uid, "desiredAPIVersion": wanted, "objects": objects},
+    });
+    let target = target::of(&api.caches, &conversion.client)?;
+    let body = serde_json::to_vec(&review).map_err(|e| e.to_string())?;
+    let mut reply = target::post(&api.hooks.client, &target, Bytes::from(body), TIMEOUT).await?;
+    let response = &mut reply["response"];
+    if !response.is_object() {
+        return Err("no response provided".to_owned());
+    }
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    if version == "v1" && response["uid"] != uid.as_str() {
+        return Err(format!("expected response.uid={uid:?}, got {:?}", text(&response["uid"])));
+    }
+    let result = &response["result"];
+    if result["status"] != "Success" {
+        return Err(match text(&result["message"]) {
+            message if !message.is_empty() => message,
+            _ => {
+                let status = text(&result["status"]);
+                format!("response.result.status was '{status}', not 'Success'")
+            }
+        });
+    }
+    match response["convertedObjects"].take() {
+        Value::Array(objects) => Ok(objects),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// A converted object, with the metadata that a conversion may not change put back.
+fn checked(original: &Value, mut converted: Value, wanted: &str) -> Result<Value, String> {
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    let got = text(&converted["apiVersion"]);
+    if got != wanted {
+        return Err(format!("invalid groupVersion (expected {wanted}, received {got})"));
+    }
+    let (expected, got) = (text(&original["kind"]), text(&converted["kind"]));
+    if expected != got {
+        return Err(format!("invalid kind (expected {expected}, received {got})"));
+    }
+    if !converted["metadata"].is_object() {
+        return Err("missing metadata in converted object".to_owned());
+    }
+    for (key, name) in [("name", "name"), ("namespace", "namespace"), ("uid", "UID")] {
+        let (a, b) = (text(&original["metadata"][key]), text(&converted["metadata"][key]));
+        if a != b {
+            return Err(format!("must have the same {name}: {a} != {b}"));
+        }
+    }
+    let mut metadata = original["metadata"].clone();
+    for key in ["labels", "annotations"] {
+        keep(&mut metadata, &converted["metadata"], key);
+    }
+    converted["metadata"] = metadata;
+    Ok(converted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conversion_changes_labels_and_no_other_metadata() {
+        let original = json!({"apiVersion": "a/v1", "kind": "K", "old": 1,
+            "metadata": {"name": "n", "uid": "u", "generation": 3, "labels": {"a": "b"}}});
+        let good = json!({"apiVersion": "a/v2", "kind": "K", "new": 1,
+            "metadata": {"name": "n", "uid": "u", "generation": 9, "annotations": {"c": "d"}}});
+        let result = checked(&original, good.clone(), "a/v2").unwrap();
+        assert_eq!(result["new"], 1);
+        assert_eq!(
+            result["metadata"],
+            json!({"name": "n", "uid": "u", "generation": 3, "annotations": {"c": "d"}})
+        );
+        let fault = |key: &str, value: Value| {
+            let mut bad = good.clone();
+            *bad.pointer_mut(key).unwrap() = value;
+            checked(&original, bad, "a/v2").unwrap_err()
+        };
+        assert!(fault("/apiVersion", "a/v3".into()).starts_with("invalid groupVersion"));
+        assert_eq!(fault("/metadata/name", "m".into()), "must have the same name: n != m");
+        assert!(fault("/metadata", Value::Null).starts_with("missing metadata"));
+    }
+}
