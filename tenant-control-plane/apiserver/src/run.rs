@@ -159,17 +159,7 @@ async fn assemble(
         config,
     };
     let feed = Feed { store: store.clone(), caches, table };
-    let revision = loop {
-        let loaded = tokio::select! {
-            () = shutdown.cancelled() => return Ok(None),
-            loaded = feed.load() => loaded,
-        };
-        match loaded {
-            Ok(revision) => break revision,
-            Err(error) => tracing::warn!(%error, "waiting for etcd"),
-        }
-        tokio::time::sleep(STORE_RETRY).await;
-    };
+    let Some(revision) = loaded(&feed, shutdown).await else { return Ok(None) };
     tokio::spawn(feed.follow(background.child_token()));
     while let Err(error) = api.caches.reach(revision).await {
         tracing::warn!(%error, "waiting for the watch cache");
@@ -181,4 +171,19 @@ async fn assemble(
         tokio::spawn(compaction::run(store, api.config.compaction, background.child_token()));
     }
     Ok(Some(Arc::new(api)))
+}
+
+/// The revision that the caches hold, as soon as etcd answers; nothing when the server is to end.
+async fn loaded(feed: &Feed, shutdown: &CancellationToken) -> Option<i64> {
+    loop {
+        let loaded = tokio::select! {
+            () = shutdown.cancelled() => return None,
+            loaded = feed.load() => loaded,
+        };
+        match loaded {
+            Ok(revision) => return Some(revision),
+            Err(error) => tracing::warn!(%error, "waiting for etcd"),
+        }
+        tokio::time::sleep(STORE_RETRY).await;
+    }
 }

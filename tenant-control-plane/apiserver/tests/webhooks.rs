@@ -257,8 +257,9 @@ async fn connections_and_scales_are_asked_about_and_configurations_are_not() {
     let attach = "/api/v1/namespaces/default/pods/p/attach?container=c&stdin=true";
     let refused = c.post(attach, &json!({})).await.expect(400);
     assert!(refused["message"].as_str().unwrap().contains("no attaching"));
-    let asked = hook.seen("/").pop().unwrap();
-    assert_eq!((&asked["operation"], &asked["subResource"]), (&json!("CONNECT"), &json!("attach")));
+    // The server fills a new cluster meanwhile, and the webhook is asked about that too.
+    let asked = hook.seen("/").into_iter().find(|asked| asked["operation"] == "CONNECT").unwrap();
+    assert_eq!(asked["subResource"], "attach");
     assert_eq!(asked["kind"]["kind"], "PodAttachOptions");
 
     let sets = "/apis/apps/v1/namespaces/default/replicasets";
@@ -271,11 +272,12 @@ async fn connections_and_scales_are_asked_about_and_configurations_are_not() {
     c.patch(&format!("{sets}/s/scale"), &scale(7)).await.expect(400);
     c.patch(&format!("{sets}/s/scale"), &scale(2)).await.expect(200);
 
-    let before = hook.seen("/").len();
     c.delete("/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/all")
         .await
         .expect(200);
-    assert_eq!(hook.seen("/").len(), before);
+    let is_configuration =
+        |asked: &Value| asked["resource"]["resource"] == "validatingwebhookconfigurations";
+    assert!(!hook.seen("/").iter().any(is_configuration));
 }
 
 #[tokio::test]
