@@ -1,6 +1,5 @@
 //! Members as child processes.
 
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -34,12 +33,11 @@ struct Ports {
 }
 
 impl Ports {
-    fn free(ip: &str, existing: bool) -> Self {
-        let port = || {
-            let socket = TcpListener::bind((ip, 0)).unwrap();
-            socket.local_addr().unwrap().port()
-        };
-        Self { client: port(), peer: port(), metrics: port(), existing }
+    /// Of the member number `i`. Fixed ones: the cluster's address is its own, and a port below
+    /// those that the system hands out cannot be taken meanwhile.
+    fn of_member(i: usize, existing: bool) -> Self {
+        let client = 12_379 + 10 * u16::try_from(i).unwrap();
+        Self { client, peer: client + 1, metrics: client + 2, existing }
     }
 }
 
@@ -61,7 +59,7 @@ impl Cluster {
         let pki = Pki::new(&dir.path().join("pki"));
         let [a, b, c]: [u8; 3] = rand::random();
         let ip = format!("127.{}.{b}.{}", a | 1, c.clamp(1, 254));
-        let ports = (0..members).map(|_| Ports::free(&ip, false)).collect();
+        let ports = (0..members).map(|i| Ports::of_member(i, false)).collect();
         pki.issue("server", &ip);
         let tls = pki.client();
         let mut cluster = Self {
@@ -124,7 +122,7 @@ impl Cluster {
 
     /// Reserves a place for another member; returns its number and peer URL.
     pub fn reserve_member(&mut self) -> (usize, String) {
-        self.ports.push(Ports::free(&self.ip, true));
+        self.ports.push(Ports::of_member(self.ports.len(), true));
         self.processes.push(None);
         let i = self.ports.len() - 1;
         (i, format!("https://{}:{}", self.ip, self.ports[i].peer))
