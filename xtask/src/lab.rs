@@ -1,4 +1,5 @@
-//! `cargo xtask lab` and `conformance`: prepares what the lab needs, then becomes its program.
+//! `cargo xtask lab`, `conformance`, `integration` and `kubectl-tests`: prepares what the lab needs,
+//! then becomes its program.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -11,6 +12,9 @@ use crate::paths::Paths;
 use crate::process::run_shown;
 use crate::{apt, image, upstream};
 
+/// The lab's command that runs upstream's tests of kubectl.
+pub const KUBECTL_TESTS: &str = "kubectl-tests";
+
 /// Runs `marina-lab <command> <args>`; its `--help` is the manual.
 pub fn run(paths: &Paths, command: &str, args: &[OsString]) -> anyhow::Result<()> {
     let asks_for_help = args.iter().any(|arg| arg == "--help" || arg == "-h");
@@ -22,13 +26,19 @@ pub fn run(paths: &Paths, command: &str, args: &[OsString]) -> anyhow::Result<()
         apt::ensure(paths, apt::TEST)?;
         upstream::build(paths)?;
         run_shown(cargo(paths).args(["build", "--workspace", "--quiet"]))?;
-        image::bake(paths)?;
+        // These need no nodes.
+        if command != KUBECTL_TESTS {
+            image::bake(paths)?;
+        }
     } else {
         run_shown(cargo(paths).args(["build", "--package", "lab", "--quiet"]))?;
     }
     let mut lab = Command::new(paths.bin("marina-lab"));
     lab.arg(command).args(args).current_dir(&paths.root);
     environment(paths, &mut lab);
+    if command == KUBECTL_TESTS && !asks_for_help {
+        lab.env("MARINA_KUBERNETES_SOURCE", upstream::kubernetes_source(paths)?);
+    }
     Err(lab.exec()).context("marina-lab cannot be started")
 }
 

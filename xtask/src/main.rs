@@ -86,6 +86,13 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Run upstream's command tests of kubectl against any mix, and keep the score.
+    #[command(disable_help_flag = true)]
+    KubectlTests {
+        /// See `cargo xtask kubectl-tests --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Check the rules of the house: file and function lengths, crate layers, module docs.
     Tidy,
     /// Regenerate the table of Kubernetes kinds from packaged sources.
@@ -118,6 +125,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Lab { args } => lab::run(&paths, "up", &args),
         Command::Conformance { args } => lab::run(&paths, "conformance", &args),
         Command::Integration { args } => lab::run(&paths, "integration", &args),
+        Command::KubectlTests { args } => lab::run(&paths, lab::KUBECTL_TESTS, &args),
         Command::Tidy => tidy::run(&paths),
         Command::Schema => schema::run(),
     }

@@ -1,7 +1,8 @@
 //! Upstream's programs, built from Go modules into the user's cache directory.
 //!
 //! What is built is pinned by the `go.mod` and `go.sum` files below `tests/upstream/`. To add a
-//! program, add a line to [`MODULES`] and run `go get -tool <package>@<version>` in that module.
+//! program, add a line to [`MODULES`] and, unless it is in a module that is required already, run
+//! `go get -tool <package>@<version>` in that module.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -44,6 +45,7 @@ const MODULES: &[Module] = &[
             Main("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
             Main("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
             Main("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+            Main("kubectl-convert", "k8s.io/kubernetes/cmd/kubectl-convert"),
             Main("agnhost", "k8s.io/kubernetes/test/images/agnhost"),
             Main("nonewprivs", "k8s.io/kubernetes/test/images/nonewprivs"),
             Main("sample-apiserver", "k8s.io/sample-apiserver"),
@@ -125,6 +127,25 @@ pub fn build(paths: &Paths) -> anyhow::Result<PathBuf> {
         }
     }
     Ok(dir)
+}
+
+/// The source of the Kubernetes that is pinned, as the module proxy serves it.
+pub fn kubernetes_source(paths: &Paths) -> anyhow::Result<PathBuf> {
+    const MODULE: &str = "k8s.io/kubernetes";
+    let go = ensure_go(paths)?;
+    let run = |args: &[&str]| -> anyhow::Result<String> {
+        let dir = paths.root.join("tests/upstream/kubernetes");
+        let mut command = Command::new(&go);
+        command.args(args).arg(MODULE).current_dir(dir).env("GOWORK", "off");
+        let output = command.output().context("go cannot be started")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "go {}: {}", args.join(" "), said.trim());
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    run(&["mod", "download"])?;
+    let dir = run(&["list", "-m", "-f", "{{.Dir}}"])?;
+    ensure!(!dir.is_empty(), "go does not say where {MODULE} is");
+    Ok(dir.into())
 }
 
 /// A Go that is new enough: the machine's, or Debian's.

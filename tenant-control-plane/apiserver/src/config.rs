@@ -80,6 +80,7 @@ impl Config {
             flags.etcd_prefix.trim_end_matches('/') == crate::store::ROOT,
             "etcd-prefix must be /registry"
         );
+        ensure!(flags.service_account_lookup, "service-account-lookup cannot be turned off");
         let cidr = flags.service_cluster_ip_range.split(',').next().unwrap_or_default();
         let service_cidr: Ipv4Net =
             cidr.parse().with_context(|| format!("service-cluster-ip-range {cidr:?}"))?;
@@ -169,10 +170,18 @@ impl Config {
             issuers: flags.service_account_issuer.clone(),
             audiences: flags.api_audiences.clone(),
         });
+        let everything = flags.authorization_mode.iter().any(|mode| mode == "AlwaysAllow");
+        if flags.anonymous_auth && everything {
+            tracing::warn!(
+                "Requests without credentials are refused: authorization-mode AlwaysAllow would \
+                 let anybody do everything."
+            );
+        }
         Ok(AuthConfig {
-            anonymous: flags.anonymous_auth,
+            anonymous: flags.anonymous_auth && !everything,
             client_ca_pem: flags.client_ca_file.as_ref().map(read).transpose()?,
             request_header: self.request_header()?,
+            token_file: flags.token_auth_file.as_ref().map(text).transpose()?,
             service_account,
             bootstrap_tokens: flags.enable_bootstrap_token_auth,
         })
@@ -267,9 +276,26 @@ fn read(path: &PathBuf) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("reading {}", path.display()))
 }
 
+fn text(path: &PathBuf) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_everything_is_allowed_nobody_is_anonymous() {
+        use clap::Parser;
+        let anonymous = |modes: &str| {
+            let given = ["x", "--etcd-servers=http://127.0.0.1:1", "--bind-address=127.0.0.1"];
+            let files = ["--tls-cert-file=c", "--tls-private-key-file=k", "--authorization-mode"];
+            let flags = Flags::parse_from(given.into_iter().chain(files).chain([modes]));
+            Config::from_flags(flags).unwrap().auth().unwrap().anonymous
+        };
+        assert!(anonymous("Node,RBAC"));
+        assert!(!anonymous("RBAC,AlwaysAllow"));
+    }
 
     #[test]
     fn durations_and_ranges() {

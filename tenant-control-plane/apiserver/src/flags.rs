@@ -39,6 +39,9 @@ pub struct Flags {
     /// Authority of client certificates.
     #[arg(long)]
     pub client_ca_file: Option<PathBuf>,
+    /// File of bearer tokens: lines of token, user name, uid, "groups".
+    #[arg(long)]
+    pub token_auth_file: Option<PathBuf>,
     /// Serving certificate.
     #[arg(long, required = true)]
     pub tls_cert_file: PathBuf,
@@ -57,6 +60,9 @@ pub struct Flags {
     /// Where the keys of the tokens are published.
     #[arg(long)]
     pub service_account_jwks_uri: Option<String>,
+    /// Refuse tokens of ServiceAccounts that are gone. Cannot be turned off.
+    #[arg(long, num_args = 0..=1, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub service_account_lookup: bool,
     /// Longest validity of a token, such as `24h`.
     #[arg(long)]
     pub service_account_max_token_expiration: Option<String>,
@@ -84,7 +90,7 @@ pub struct Flags {
     /// Accept bootstrap tokens.
     #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub enable_bootstrap_token_auth: bool,
-    /// Requests without credentials run as system:anonymous.
+    /// Requests without credentials run as system:anonymous, unless everything is allowed to all.
     #[arg(long, num_args = 0..=1, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub anonymous_auth: bool,
     /// Client certificate for kubelets.

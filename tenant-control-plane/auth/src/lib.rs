@@ -5,8 +5,8 @@
 //! ```text
 //! headers + TLS chain ─► Authenticator ─► UserInfo ─► impersonation ─► Authorizer ─► Decision
 //!                          │ client certificate, front proxy,            │ system:masters
-//!                          │ ServiceAccount token, bootstrap token,      │ Node graph
-//!                          │ anonymous                                   │ RBAC
+//!                          │ token of the file, ServiceAccount token,    │ Node graph
+//!                          │ bootstrap token, anonymous                  │ RBAC
 //!                          └────────────── ObjectSource (the API server's watch cache) ──┘
 //! ```
 //!

@@ -61,6 +61,22 @@ fn bearer(token: &str) -> HeaderMap {
 }
 
 #[test]
+fn a_token_of_the_file_names_its_user_before_any_other_authenticator_is_asked() {
+    let config = AuthConfig {
+        token_file: Some("admin-token,admin,1,\"system:masters,ops\"\n".into()),
+        ..AuthConfig::default()
+    };
+    let authenticator = Authenticator::new(config, Arc::new(Objects::default())).unwrap();
+    let admin = authenticator.authenticate(&bearer("admin-token"), &[]).unwrap().unwrap();
+    assert_eq!((admin.name.as_str(), admin.uid.as_str()), ("admin", "1"));
+    assert_eq!(admin.groups, ["system:masters", "ops", "system:authenticated"]);
+    assert_eq!(authenticator.authenticate(&bearer("other"), &[]).unwrap_err().code, 401);
+    let damaged =
+        AuthConfig { token_file: Some("admin-token,admin\n".into()), ..Default::default() };
+    assert!(Authenticator::new(damaged, Arc::new(Objects::default())).is_err());
+}
+
+#[test]
 fn a_certificate_names_user_and_group_only_when_the_right_authority_signed_it() {
     let (clients, proxies, other) = (authority("a"), authority("b"), authority("c"));
     let config = AuthConfig {

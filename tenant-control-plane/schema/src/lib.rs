@@ -17,6 +17,7 @@
 //! a table is parsed once, on first use, and never changes; every type that a field names exists
 //! in the same table. From here a request goes on to admission.
 
+pub mod convert;
 pub mod custom;
 pub mod defaults;
 pub mod duplicates;

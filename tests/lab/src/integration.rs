@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 
-use crate::conformance::{Outcome, Recorder, State};
+use crate::conformance::{Board, Outcome, Recorder, State};
 use crate::mix::{Mix, Origin, Part};
 use crate::network::{self, Network};
 use crate::places::Places;
@@ -76,7 +76,7 @@ pub fn run(args: &Args, places: &Places) -> anyhow::Result<bool> {
         Origin::Ours => Mix::only_ours(Part::Etcd),
         Origin::Upstream => Mix::all(Origin::Upstream),
     };
-    let mut recorder = Recorder::open(&args.board, &mix.name(), args.dry)?;
+    let mut recorder = Recorder::open(Board::conformance(&args.board), &mix.name(), args.dry)?;
     for suite in suites {
         // A store of its own: each suite expects an empty one.
         let data = dir.join("data");

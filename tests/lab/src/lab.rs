@@ -279,8 +279,18 @@ fn is_ready(node: &Value) -> bool {
         .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }
 
+/// The name of a lab: part of the names of its network and its control groups.
+///
+/// # Errors
+/// Says what a name is.
+pub fn parse_name(text: &str) -> Result<String, String> {
+    let fine = (1..=8).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    if fine { Ok(text.to_owned()) } else { Err("must be 1 to 8 of a-z and 0-9".to_owned()) }
+}
+
 /// The lock of a lab's name: two labs of one name would share everything.
-fn lock(dir: &Path, name: &str) -> anyhow::Result<File> {
+pub(crate) fn lock(dir: &Path, name: &str) -> anyhow::Result<File> {
     fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     let path = dir.join("lock");
     let lock = File::create(&path).with_context(|| format!("opening {}", path.display()))?;
@@ -300,6 +310,11 @@ fn remove_leftovers(options: &Options, places: &Places, dir: &Path) -> anyhow::R
     }
     network::remove(name)?;
     accounting::remove(&network::name(name))?;
+    clear(dir)
+}
+
+/// Empties the directory of a lab, but for its lock.
+pub(crate) fn clear(dir: &Path) -> anyhow::Result<()> {
     for entry in fs::read_dir(dir)?.flatten().filter(|entry| entry.file_name() != "lock") {
         let path = entry.path();
         let removed = match entry.file_type()?.is_dir() {

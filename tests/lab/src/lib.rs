@@ -24,6 +24,7 @@ pub mod conformance;
 pub mod control;
 pub mod images;
 pub mod integration;
+pub mod kubectl;
 pub mod lab;
 pub mod mix;
 pub mod network;

@@ -1,5 +1,5 @@
-//! `marina-lab up | conformance | integration`: started by `cargo xtask` (`lab`, `conformance`,
-//! `integration`).
+//! `marina-lab up | conformance | integration | kubectl-tests`: started by `cargo xtask` (`lab`,
+//! `conformance`, `integration`, `kubectl-tests`).
 
 use std::process::{Command, ExitCode};
 use std::sync::mpsc;
@@ -9,7 +9,8 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use lab::conformance;
 use lab::integration;
-use lab::lab::{Lab, Options};
+use lab::kubectl;
+use lab::lab::{Lab, Options, parse_name};
 use lab::mix::MixFlags;
 use lab::nodes;
 use lab::places::Places;
@@ -32,6 +33,8 @@ enum Action {
     Conformance(conformance::Args),
     /// Run upstream's integration suites against either etcd, and keep the score.
     Integration(integration::Args),
+    /// Run upstream's command tests of kubectl against any mix, and keep the score.
+    KubectlTests(kubectl::Args),
 }
 
 #[derive(clap::Args)]
@@ -47,12 +50,6 @@ struct Up {
     /// Run this command with KUBECONFIG set instead of waiting for Ctrl-C, and end with its status.
     #[arg(last = true)]
     command: Vec<String>,
-}
-
-fn parse_name(text: &str) -> Result<String, String> {
-    let fine = (1..=8).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    if fine { Ok(text.to_owned()) } else { Err("must be 1 to 8 of a-z and 0-9".to_owned()) }
 }
 
 fn main() -> ExitCode {
@@ -76,16 +73,7 @@ fn run(action: Action, signals: &SigSet) -> anyhow::Result<ExitCode> {
     match action {
         Action::Up(up) => self::up(&up, &places, signals),
         Action::Conformance(args) => {
-            let signals = *signals;
-            std::thread::spawn(move || {
-                if signals.wait().is_ok() {
-                    eprintln!("Interrupted: the same command goes on where this run stops.");
-                    if !conformance::interrupt() {
-                        // The next lab of this name removes what is there.
-                        std::process::exit(130);
-                    }
-                }
-            });
+            interrupt("the same command goes on where this run stops", signals);
             let good = conformance::run(&args, &places)?;
             Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
@@ -93,7 +81,26 @@ fn run(action: Action, signals: &SigSet) -> anyhow::Result<ExitCode> {
             let good = integration::run(&args, &places)?;
             Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        Action::KubectlTests(args) => {
+            interrupt("the results of the tests that have ended are kept", signals);
+            let good = kubectl::run(&args, &places)?;
+            Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
     }
+}
+
+/// Ends the suite that runs, and so this program, at the first signal.
+fn interrupt(what_now: &'static str, signals: &SigSet) {
+    let signals = *signals;
+    std::thread::spawn(move || {
+        if signals.wait().is_ok() {
+            eprintln!("Interrupted: {what_now}.");
+            if !conformance::interrupt() {
+                // The next lab of this name removes what is there.
+                std::process::exit(130);
+            }
+        }
+    });
 }
 
 fn up(up: &Up, places: &Places, signals: &SigSet) -> anyhow::Result<ExitCode> {

@@ -123,22 +123,30 @@ impl Mix {
     }
 }
 
+/// The flags that choose the parts that keep and serve objects.
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Which parts")]
+pub struct StateFlags {
+    /// Origin of every part that no other flag names.
+    #[arg(long, value_enum, default_value_t = Origin::Ours)]
+    pub all: Origin,
+    /// The store.
+    #[arg(long, value_enum)]
+    pub etcd: Option<Origin>,
+    /// kube-apiserver.
+    #[arg(long, value_enum)]
+    pub apiserver: Option<Origin>,
+    /// kube-controller-manager.
+    #[arg(long, value_enum)]
+    pub controller_manager: Option<Origin>,
+}
+
 /// The flags that choose a mix.
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Which parts")]
 pub struct MixFlags {
-    /// Origin of every part that no other flag names.
-    #[arg(long, value_enum, default_value_t = Origin::Ours)]
-    all: Origin,
-    /// The store.
-    #[arg(long, value_enum)]
-    etcd: Option<Origin>,
-    /// kube-apiserver.
-    #[arg(long, value_enum)]
-    apiserver: Option<Origin>,
-    /// kube-controller-manager.
-    #[arg(long, value_enum)]
-    controller_manager: Option<Origin>,
+    #[command(flatten)]
+    state: StateFlags,
     /// kube-scheduler.
     #[arg(long, value_enum)]
     scheduler: Option<Origin>,
@@ -157,15 +165,15 @@ impl MixFlags {
     /// The mix that the flags ask for.
     pub fn mix(&self) -> Mix {
         let chosen = [
-            self.etcd,
-            self.apiserver,
-            self.controller_manager,
+            self.state.etcd,
+            self.state.apiserver,
+            self.state.controller_manager,
             self.scheduler,
             self.kubelet,
             self.proxy,
             self.dns,
         ];
-        Mix(chosen.map(|origin| origin.unwrap_or(self.all)))
+        Mix(chosen.map(|origin| origin.unwrap_or(self.state.all)))
     }
 }
 

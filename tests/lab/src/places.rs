@@ -25,16 +25,11 @@ impl Places {
     /// # Errors
     /// A variable is missing: the program was not started by `cargo xtask`.
     pub fn from_env() -> anyhow::Result<Self> {
-        let dir = |name: &str| {
-            let value = std::env::var_os(name).filter(|value| !value.is_empty());
-            let hint = || format!("{name} is not set: start this with `cargo xtask`");
-            value.map(PathBuf::from).with_context(hint)
-        };
         Ok(Self {
-            ours: dir("MARINA_BIN_DIR")?,
-            upstream: dir("MARINA_UPSTREAM_DIR")?,
-            image: dir("MARINA_IMAGE_DIR")?,
-            cache: dir("MARINA_LAB_DIR")?,
+            ours: dir_of("MARINA_BIN_DIR")?,
+            upstream: dir_of("MARINA_UPSTREAM_DIR")?,
+            image: dir_of("MARINA_IMAGE_DIR")?,
+            cache: dir_of("MARINA_LAB_DIR")?,
         })
     }
 
@@ -56,6 +51,21 @@ impl Places {
     pub fn upstream_tool(&self, name: &str) -> anyhow::Result<PathBuf> {
         built(&self.upstream, name, "cargo xtask upstream")
     }
+
+    /// The source of upstream's Kubernetes, of the version that is pinned
+    /// (`MARINA_KUBERNETES_SOURCE`).
+    ///
+    /// # Errors
+    /// The variable is missing.
+    pub fn kubernetes_source(&self) -> anyhow::Result<PathBuf> {
+        dir_of("MARINA_KUBERNETES_SOURCE")
+    }
+}
+
+fn dir_of(name: &str) -> anyhow::Result<PathBuf> {
+    let value = std::env::var_os(name).filter(|value| !value.is_empty());
+    let hint = || format!("{name} is not set: start this with `cargo xtask`");
+    value.map(PathBuf::from).with_context(hint)
 }
 
 fn built(dir: &Path, name: &str, how: &str) -> anyhow::Result<PathBuf> {

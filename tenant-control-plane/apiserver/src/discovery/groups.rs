@@ -1,8 +1,10 @@
 //! Groups, versions and resources: the plain documents and the aggregated one (KEP-3352).
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::api::Api;
+use crate::kinds::Name;
 use crate::kinds::{Row, Subresource, table::Snapshot};
 
 fn group_version(group: &str, version: &str) -> String {
@@ -92,44 +94,75 @@ fn subresources(row: &Row) -> Vec<&Subresource> {
     all
 }
 
+/// The resources of a version. Fields are in upstream's order, because people search the text.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceList {
+    kind: &'static str,
+    api_version: &'static str,
+    group_version: String,
+    resources: Vec<Resource>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Resource {
+    name: String,
+    singular_name: Name,
+    namespaced: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<&'static str>,
+    kind: Name,
+    verbs: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    short_names: Vec<Name>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    categories: Vec<Name>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    storage_version_hash: Option<String>,
+}
+
 /// `/api/v1` and `/apis/<group>/<version>`.
-pub fn resources(table: &Snapshot, group: &str, version: &str) -> Option<Value> {
+pub fn resources(table: &Snapshot, group: &str, version: &str) -> Option<ResourceList> {
     let rows = rows_of(table, group, version);
     if rows.is_empty() {
         return None;
     }
     let mut resources = Vec::new();
     for row in rows {
-        let mut entry = json!({
-            "name": row.plural, "singularName": row.singular, "namespaced": row.namespaced,
-            "kind": row.kind, "verbs": row.verbs.names(),
+        resources.push(Resource {
+            name: row.plural.to_string(),
+            singular_name: row.singular.clone(),
+            namespaced: row.namespaced,
+            group: None,
+            version: None,
+            kind: row.kind.clone(),
+            verbs: row.verbs.names(),
+            short_names: row.short_names.clone(),
+            categories: row.categories.clone(),
+            storage_version_hash: row.prefix.is_some().then(|| storage_hash(row)),
         });
-        if !row.short_names.is_empty() {
-            entry["shortNames"] = json!(row.short_names);
-        }
-        if !row.categories.is_empty() {
-            entry["categories"] = json!(row.categories);
-        }
-        if row.prefix.is_some() {
-            entry["storageVersionHash"] = storage_hash(row).into();
-        }
-        resources.push(entry);
-        for sub in subresources(row) {
-            let mut entry = json!({
-                "name": format!("{}/{}", row.plural, sub.name), "singularName": "",
-                "namespaced": row.namespaced, "kind": sub.kind, "verbs": sub.verbs.names(),
-            });
-            if let Some((group, version)) = sub.group_version {
-                entry["group"] = group.into();
-                entry["version"] = version.into();
-            }
-            resources.push(entry);
-        }
+        resources.extend(subresources(row).into_iter().map(|sub| Resource {
+            name: format!("{}/{}", row.plural, sub.name),
+            singular_name: Name::Borrowed(""),
+            namespaced: row.namespaced,
+            group: sub.group_version.map(|(group, _)| group),
+            version: sub.group_version.map(|(_, version)| version),
+            kind: sub.kind.clone(),
+            verbs: sub.verbs.names(),
+            short_names: Vec::new(),
+            categories: Vec::new(),
+            storage_version_hash: None,
+        }));
     }
-    Some(json!({
-        "kind": "APIResourceList", "apiVersion": "v1",
-        "groupVersion": group_version(group, version), "resources": resources,
-    }))
+    Some(ResourceList {
+        kind: "APIResourceList",
+        api_version: "v1",
+        group_version: group_version(group, version),
+        resources,
+    })
 }
 
 /// Equal for resources that are stored in the same group, version and kind.

@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::api::Api;
 use crate::http::media::wants_kind;
 use crate::http::{Response, respond};
+use crate::kinds::table::Snapshot;
 
 const AGGREGATED_GROUP: &str = "apidiscovery.k8s.io";
 const AGGREGATED_KIND: &str = "APIGroupDiscoveryList";
@@ -32,9 +33,9 @@ pub fn handle(api: &Arc<Api>, headers: &HeaderMap, path: &str) -> Option<Respons
             aggregated(headers, || groups::aggregated(&table, false))
                 .unwrap_or_else(|| respond::json(StatusCode::OK, &groups::group_list(&table))),
         ),
-        ["api", version] => json(groups::resources(&table, "", version)?),
+        ["api", version] => resources(&table, "", version),
         ["apis", group] => json(groups::group(&table, group)?),
-        ["apis", group, version] => json(groups::resources(&table, group, version)?),
+        ["apis", group, version] => resources(&table, group, version),
         ["openapi", ..] => openapi::handle(api, headers, &parts[1..]),
         [".well-known", "openid-configuration"] => {
             let issuer = api.issuer.as_ref()?;
@@ -48,6 +49,10 @@ pub fn handle(api: &Arc<Api>, headers: &HeaderMap, path: &str) -> Option<Respons
         }
         _ => None,
     }
+}
+
+fn resources(table: &Snapshot, group: &str, version: &str) -> Option<Response> {
+    groups::resources(table, group, version).map(|list| respond::json(StatusCode::OK, &list))
 }
 
 /// The aggregated form, if the client prefers it.

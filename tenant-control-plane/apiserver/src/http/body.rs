@@ -69,12 +69,43 @@ pub fn notation(request: &Request) -> Result<Notation, Status> {
 
 /// Decodes a JSON or YAML body.
 pub fn decode(bytes: &[u8], notation: Notation) -> Result<Value, Status> {
-    let value = match notation {
+    parse(bytes, notation)
+        .map_err(|why| Status::bad_request(format!("the object provided is unrecognized: {why}")))
+}
+
+/// Decodes a JSON or YAML body that is to be an object of a kind.
+pub fn decode_object(bytes: &[u8], notation: Notation, kind: &str) -> Result<Value, Status> {
+    parse(bytes, notation).map_err(|why| {
+        let reader = match notation {
+            Notation::Json => "couldn't get version/kind; json parse error: ",
+            _ => "",
+        };
+        let summary = summary(bytes);
+        Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind}): {reader}{why} ({summary})"
+        ))
+    })
+}
+
+fn parse(bytes: &[u8], notation: Notation) -> Result<Value, String> {
+    match notation {
         Notation::Json => serde_json::from_slice::<Value>(bytes).map_err(|e| e.to_string()),
         Notation::Yaml => decode_yaml(bytes),
         Notation::Protobuf => Err("protobuf is not accepted here".to_owned()),
+    }
+}
+
+/// The beginning of a body: as text if it looks like JSON, else in hexadecimal digits.
+fn summary(bytes: &[u8]) -> String {
+    const LENGTH: usize = 30;
+    let head = &bytes[..bytes.len().min(LENGTH)];
+    let more = if bytes.len() > LENGTH { " ..." } else { "" };
+    let text = match bytes.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => String::from_utf8_lossy(head).into_owned(),
+        Some(_) => head.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")),
     };
-    value.map_err(|why| Status::bad_request(format!("the object provided is unrecognized: {why}")))
+    text + more
 }
 
 fn decode_yaml(bytes: &[u8]) -> Result<Value, String> {
@@ -107,4 +138,27 @@ fn size(value: &Value, limit: usize) -> Option<usize> {
         left = left.checked_sub(cost)?;
     }
     Some(limit - left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_is_no_json_is_told_what_it_should_be() {
+        let said =
+            |body: &[u8]| decode_object(body, Notation::Json, "Namespace").unwrap_err().message;
+        let yaml = said(b"apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n");
+        assert!(
+            yaml.starts_with(
+                "the object provided is unrecognized (must be of type Namespace): couldn't get \
+                 version/kind; json parse error: "
+            ),
+            "{yaml}"
+        );
+        assert!(
+            yaml.ends_with("(61706956657273696f6e3a2076310a6b696e643a20506f640a6d65746164 ...)")
+        );
+        assert!(said(b"{\"a\":").ends_with("({\"a\":)") && said(b"").ends_with("(<empty>)"));
+    }
 }

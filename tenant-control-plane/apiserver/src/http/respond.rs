@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderValue, StatusCode, header};
 use machinery::Status;
-use serde_json::Value;
+use serde::Serialize;
 use streaming::body;
 
 use super::Response;
@@ -41,9 +41,9 @@ pub fn text(code: StatusCode, text: impl Into<String>) -> Response {
     bytes(code, "text/plain; charset=utf-8", text.into())
 }
 
-/// A JSON value.
-pub fn json(code: StatusCode, value: &Value) -> Response {
-    let bytes_of = serde_json::to_vec(value).expect("a JSON value always serialises");
+/// A JSON value, or what serialises as one: its maps have text as keys.
+pub fn json(code: StatusCode, value: &impl Serialize) -> Response {
+    let bytes_of = serde_json::to_vec(value).expect("maps with text as keys always serialise");
     bytes(code, "application/json", bytes_of)
 }
 

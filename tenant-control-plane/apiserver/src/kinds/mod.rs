@@ -30,7 +30,7 @@ mod scheduling;
 mod storage;
 pub mod table;
 
-pub use row::{Action, Column, Field, Review, Row, Subresource, Verbs};
+pub use row::{Action, Column, Field, Name, Review, Row, Subresource, Verbs};
 pub use table::Table;
 
 use self::row::Rows;

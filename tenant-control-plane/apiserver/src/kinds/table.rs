@@ -80,8 +80,11 @@ impl Table {
         self.current.read().expect("no panic while the table is locked").clone()
     }
 
-    /// Replaces the custom rows.
-    pub fn set_custom(&self, custom: Vec<Row>) {
+    /// Replaces the custom rows. Their groups come by name, whenever they were made: a short name
+    /// that two of them have means the first.
+    pub fn set_custom(&self, mut custom: Vec<Row>) {
+        // Stable: the versions of a group stay in their order.
+        custom.sort_by(|a, b| a.group.cmp(&b.group));
         let mut current = self.current.write().expect("no panic while the table is locked");
         let mut rows: Vec<_> = current.rows.iter().filter(|r| !r.custom).cloned().collect();
         rows.extend(custom.into_iter().map(Arc::new));

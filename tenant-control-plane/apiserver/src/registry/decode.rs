@@ -32,7 +32,7 @@ pub fn from_bytes(
 ) -> Result<Value, Status> {
     let mut object = match notation {
         Notation::Protobuf => from_protobuf(call, bytes)?,
-        _ => body::decode(bytes, notation)?,
+        _ => body::decode_object(bytes, notation, &gvk.kind)?,
     };
     identify(&mut object, gvk)?;
     let found = match notation {

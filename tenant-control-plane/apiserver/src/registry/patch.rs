@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use machinery::{GroupVersionKind, Reason, Status};
+use machinery::{Cause, GroupVersionKind, Reason, Status};
 use patch::apply::Manager;
 use serde_json::Value;
 
@@ -111,7 +111,11 @@ impl Patch {
                         "the kind has no strategic merge patch",
                     )
                 })?;
-                Ok(patch::strategic_merge(schema, ty, object, patch)?)
+                let patched = patch::strategic_merge(schema, ty, object, patch)?;
+                match schema.conversion_error(ty, &patched) {
+                    None => Ok(patched),
+                    Some(why) => Err(does_not_fit(patch, &why)),
+                }
             }
             Patch::Apply(config, force) => {
                 let ty = ty.ok_or_else(|| {
@@ -129,6 +133,16 @@ impl Patch {
             }
         }
     }
+}
+
+/// A strategic merge patch whose result has fields of wrong types.
+fn does_not_fit(patch: &Value, why: &str) -> Status {
+    let cause = Cause {
+        reason: "FieldValueInvalid".into(),
+        message: format!("Invalid value: {:?}: {why}", schema::convert::go_text(patch)),
+        field: "patch".into(),
+    };
+    Status::invalid("", "", "", vec![cause])
 }
 
 /// `PATCH` on an object or a part of it.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
-use http::StatusCode;
+use http::{StatusCode, header};
 use machinery::Status;
 use serde_json::{Value, json};
 
@@ -20,12 +20,22 @@ fn accepted(call: &Call) -> Result<Accepted, Status> {
     media::negotiate(&call.headers, true)
 }
 
+/// True for a client that a person reads with: one that asks for it, a browser, curl or wget.
+fn is_pretty(call: &Call) -> bool {
+    if call.query.get("pretty").is_some_and(|asked| !asked.is_empty()) {
+        return call.query.flag("pretty");
+    }
+    let agent = call.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+    let readers = ["curl", "Wget", "Mozilla/5.0"];
+    agent.is_some_and(|agent| readers.iter().any(|reader| agent.starts_with(reader)))
+}
+
 fn send(call: &Call, code: StatusCode, value: &Value, yaml: bool) -> Result<Response, Status> {
     if yaml {
         let text = serde_yaml_ng::to_string(value).map_err(Status::internal)?;
         return Ok(respond::bytes(code, "application/yaml", text));
     }
-    if call.query.flag("pretty") {
+    if is_pretty(call) {
         let mut text = serde_json::to_vec_pretty(value).map_err(Status::internal)?;
         text.push(b'\n');
         return Ok(respond::bytes(code, "application/json", text));
@@ -67,7 +77,7 @@ pub async fn cached(call: &Call, object: Arc<Object>) -> Result<Response, Status
     let mut objects = [object];
     webhook::objects(&call.api, &call.row, &mut objects).await?;
     let [object] = objects;
-    let plain = accepted.form == Form::Plain && !accepted.yaml && !call.query.flag("pretty");
+    let plain = accepted.form == Form::Plain && !accepted.yaml && !is_pretty(call);
     if plain && !call.row.converts() {
         return Ok(respond::bytes(StatusCode::OK, "application/json", object.json.clone()));
     }
@@ -115,7 +125,7 @@ pub async fn list(
     let accepted = accepted(call)?;
     webhook::objects(&call.api, &call.row, &mut found.objects).await?;
     let metadata = list_metadata(&found, token);
-    if accepted.yaml || call.query.flag("pretty") {
+    if accepted.yaml || is_pretty(call) {
         return list_as_tree(call, &found, metadata, accepted);
     }
     let call = call.clone();

@@ -144,6 +144,7 @@ impl Cluster {
         let sa = KeyPair::generate().unwrap();
         write("sa.key", &sa.serialize_pem());
         write("sa.pub", &sa.public_key_pem());
+        write("tokens.csv", "ops-token,olga,7,\"system:masters,ops\"\n");
         let etcd = Etcd::start(dir.path());
         let mut cluster = Self { dir, etcd, servers: Vec::new(), authority };
         cluster.add_server().await;
@@ -158,6 +159,8 @@ impl Cluster {
             .args(["--etcd-servers", &format!("http://127.0.0.1:{}", self.etcd.port)])
             .arg("--client-ca-file")
             .arg(path("ca.crt"))
+            .arg("--token-auth-file")
+            .arg(path("tokens.csv"))
             .arg("--tls-cert-file")
             .arg(path("tls.crt"))
             .arg("--tls-private-key-file")
@@ -202,6 +205,18 @@ impl Cluster {
     /// A client of the first server.
     pub fn client(&self, name: &str, group: &str) -> Client {
         self.client_of(0, name, group)
+    }
+
+    /// Starts one in which objects can be made: the server makes the default namespace soon after
+    /// its start.
+    pub async fn with_default_namespace() -> (Self, Client) {
+        let cluster = Self::start().await;
+        let client = cluster.admin();
+        wait("the default namespace is there", async || {
+            client.get("/api/v1/namespaces/default").await.code == 200
+        })
+        .await;
+        (cluster, client)
     }
 
     pub fn admin(&self) -> Client {

@@ -11,6 +11,7 @@ mod bearer;
 mod bootstrap;
 mod request_header;
 mod service_account;
+mod token_file;
 mod x509;
 
 pub use request_header::RequestHeaderConfig;
@@ -18,6 +19,7 @@ pub use service_account::ServiceAccountConfig;
 
 use request_header::RequestHeader;
 use service_account::ServiceAccounts;
+use token_file::TokenFile;
 
 /// Group of every user that proved who he is.
 pub const AUTHENTICATED: &str = "system:authenticated";
@@ -35,6 +37,8 @@ pub struct AuthConfig {
     pub client_ca_pem: Option<Vec<u8>>,
     /// `--requestheader-*`: identity headers that a trusted front proxy sets.
     pub request_header: Option<RequestHeaderConfig>,
+    /// `--token-auth-file`: the text of the file.
+    pub token_file: Option<String>,
     /// `--service-account-*`: the tokens of ServiceAccounts.
     pub service_account: Option<ServiceAccountConfig>,
     /// `--enable-bootstrap-token-auth`.
@@ -46,6 +50,7 @@ pub struct Authenticator {
     anonymous: bool,
     client_certificates: Option<x509::ClientCertificates>,
     request_header: Option<RequestHeader>,
+    token_file: Option<TokenFile>,
     service_accounts: Option<ServiceAccounts>,
     bootstrap_tokens: bool,
     source: Arc<dyn ObjectSource>,
@@ -64,6 +69,7 @@ impl Authenticator {
                 .map(|pem| x509::ClientCertificates::new(&pem))
                 .transpose()?,
             request_header: config.request_header.map(RequestHeader::new).transpose()?,
+            token_file: config.token_file.map(|text| TokenFile::parse(&text)).transpose()?,
             service_accounts: config.service_account.map(ServiceAccounts::new).transpose()?,
             bootstrap_tokens: config.bootstrap_tokens,
             source,
@@ -129,6 +135,9 @@ impl Authenticator {
         token: &str,
         audiences: &[String],
     ) -> anyhow::Result<(UserInfo, Vec<String>)> {
+        if let Some(user) = self.token_file.as_ref().and_then(|file| file.user(token)) {
+            return Ok((authenticated(user), self.default_audiences(audiences)));
+        }
         if self.bootstrap_tokens
             && let Some((id, secret)) = bootstrap::split(token)
         {

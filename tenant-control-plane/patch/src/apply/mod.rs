@@ -8,6 +8,7 @@
 //!
 //! Neither defaults nor validates: the caller does, on the result.
 
+mod client_side;
 mod declared;
 mod set;
 mod typed;
@@ -196,10 +197,43 @@ fn strip(set: &mut FieldSet) {
 
 /// Applies a configuration. `live` is the stored object, or `None` to make one. The result holds
 /// the new `managedFields`.
+///
+/// # Errors
+/// The configuration is malformed, or, unless `force` is given, changes what others own.
 pub fn apply(
     schema: &Schema,
     ty: &Type,
     live: Option<&Value>,
+    config: &Value,
+    by: &Manager<'_>,
+    force: bool,
+) -> Result<Value, ApplyError> {
+    let typed = Typed { schema };
+    let empty = nothing();
+    let live = live.unwrap_or(&empty);
+    let applied = lay_over(&typed, ty, live, config, by, force);
+    if by.name != client_side::MANAGER {
+        return applied;
+    }
+    let mut result = match applied {
+        Err(ApplyError::Conflicts(mut conflicts)) => {
+            let own = client_side::own_paths(&typed, ty, live, by);
+            conflicts.retain(|conflict| !own.contains(&conflict.path));
+            if !conflicts.is_empty() {
+                return Err(ApplyError::Conflicts(conflicts));
+            }
+            lay_over(&typed, ty, live, config, by, true)?
+        }
+        applied => applied?,
+    };
+    client_side::renew(&mut result, config);
+    Ok(result)
+}
+
+fn lay_over(
+    typed: &Typed<'_>,
+    ty: &Type,
+    live: &Value,
     config: &Value,
     by: &Manager<'_>,
     force: bool,
@@ -210,9 +244,6 @@ pub fn apply(
     if config.pointer("/metadata/managedFields").is_some_and(|m| !m.is_null()) {
         return Err(ApplyError::Malformed("metadata.managedFields must be nil".to_owned()));
     }
-    let typed = Typed { schema };
-    let empty = nothing();
-    let live = live.unwrap_or(&empty);
     let mut all = entries(live);
     let mut wanted = typed.fields(ty, config)?;
     strip(&mut wanted);

@@ -21,8 +21,9 @@ use crate::mix::{Mix, MixFlags, Part};
 use crate::nodes::MAX_PODS;
 use crate::places::Places;
 use results::Results;
+pub use scoreboard::Board;
 use suite::Chunk;
-pub use suite::{Outcome, State, interrupt};
+pub use suite::{Outcome, RUNNING, State, interrupt};
 
 /// Run upstream's end-to-end suite against a cluster of any mix, and keep the score.
 #[derive(clap::Args)]
@@ -87,7 +88,7 @@ fn parse_shard(text: &str) -> Result<(usize, usize), String> {
 
 /// Takes what was seen into a mix's results and the scoreboard.
 pub struct Recorder {
-    board: PathBuf,
+    board: Board,
     file: PathBuf,
     results: Results,
     regressions: Vec<String>,
@@ -99,10 +100,15 @@ impl Recorder {
     ///
     /// # Errors
     /// The mix's results are damaged.
-    pub fn open(board: &Path, mix: &str, dry: bool) -> anyhow::Result<Self> {
-        let file = Results::file(board, mix);
+    pub fn open(board: Board, mix: &str, dry: bool) -> anyhow::Result<Self> {
+        let file = Results::file(&board.dir, mix);
         let results = Results::read(&file)?;
-        Ok(Self { board: board.to_owned(), file, results, regressions: Vec::new(), dry })
+        Ok(Self { board, file, results, regressions: Vec::new(), dry })
+    }
+
+    /// True when the last run of the test failed.
+    pub fn failed_last(&self, test: &str) -> bool {
+        self.results.0.get(test).is_some_and(|entry| entry.state == State::Failed)
     }
 
     /// Takes outcomes of today in.
@@ -143,7 +149,7 @@ impl Recorder {
 /// The cluster or the suite cannot be started.
 pub fn run(args: &Args, places: &Places) -> anyhow::Result<bool> {
     let mix = args.mix();
-    let mut recorder = Recorder::open(&args.board, &mix.name(), args.dry)?;
+    let mut recorder = Recorder::open(Board::conformance(&args.board), &mix.name(), args.dry)?;
     let dir = places.cache.join("conformance").join(mix.name());
     let mut run = Run::open(&dir, args, places, &recorder.results)?;
     if run.left.is_empty() {
@@ -211,7 +217,7 @@ fn summary(results: &Results) -> String {
 }
 
 /// Prints a line above the bar, or just prints it where there is no terminal.
-fn say(bar: &ProgressBar, line: &str) {
+pub(crate) fn say(bar: &ProgressBar, line: &str) {
     if bar.is_hidden() {
         println!("{line}");
     } else {
@@ -219,7 +225,8 @@ fn say(bar: &ProgressBar, line: &str) {
     }
 }
 
-fn progress_bar(total: usize, done: usize) -> ProgressBar {
+/// How much is done of how many, for a terminal.
+pub(crate) fn progress_bar(total: usize, done: usize) -> ProgressBar {
     let bar = ProgressBar::new(total as u64).with_position(done as u64);
     bar.set_style(
         ProgressStyle::with_template("{bar:30} {pos}/{len} [{elapsed}, {eta} left] {msg}")

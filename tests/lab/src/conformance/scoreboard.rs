@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
@@ -12,6 +12,32 @@ use super::suite::State;
 /// The control run: everything upstream's.
 const CONTROL: &str = "upstream";
 
+/// A directory with results, and what its scoreboard calls things.
+#[derive(Clone, Debug)]
+pub struct Board {
+    /// The directory.
+    pub dir: PathBuf,
+    title: &'static str,
+    /// What makes it.
+    command: &'static str,
+    /// What the first word of a test's name, in brackets, says.
+    group: &'static str,
+}
+
+impl Board {
+    /// Of upstream's end-to-end and integration suites.
+    pub fn conformance(dir: &Path) -> Self {
+        let (title, command) = ("Conformance scoreboard", "cargo xtask conformance");
+        Self { dir: dir.to_owned(), title, command, group: "SIG" }
+    }
+
+    /// Of upstream's command tests of kubectl.
+    pub fn kubectl(dir: &Path) -> Self {
+        let (title, command) = ("Scoreboard of kubectl's tests", "cargo xtask kubectl-tests");
+        Self { dir: dir.to_owned(), title, command, group: "script" }
+    }
+}
+
 /// Why a test fails, as far as known: `notes.tsv`.
 struct Note {
     mix: String,
@@ -19,11 +45,12 @@ struct Note {
     text: String,
 }
 
-/// Makes the scoreboard anew from what is in `dir`.
+/// Makes the scoreboard anew from what is in its directory.
 ///
 /// # Errors
 /// A file is damaged or the scoreboard cannot be written.
-pub fn update(dir: &Path) -> anyhow::Result<()> {
+pub fn update(board: &Board) -> anyhow::Result<()> {
+    let dir = &board.dir;
     let mut mixes = BTreeMap::new();
     for entry in fs::read_dir(dir.join("results")).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -34,7 +61,8 @@ pub fn update(dir: &Path) -> anyhow::Result<()> {
     }
     let notes = notes(&dir.join("notes.tsv"))?;
     let path = dir.join("SCOREBOARD.md");
-    fs::write(&path, render(&mixes, &notes)).with_context(|| format!("writing {}", path.display()))
+    fs::write(&path, render(board, &mixes, &notes))
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 fn notes(path: &Path) -> anyhow::Result<Vec<Note>> {
@@ -55,20 +83,21 @@ fn sig(test: &str) -> &str {
     test.strip_prefix('[').and_then(|rest| rest.split(']').next()).unwrap_or("other")
 }
 
-fn render(mixes: &BTreeMap<String, Results>, notes: &[Note]) -> String {
+fn render(board: &Board, mixes: &BTreeMap<String, Results>, notes: &[Note]) -> String {
     let tests: BTreeSet<&str> =
         mixes.values().flat_map(|results| results.0.keys().map(String::as_str)).collect();
     // The control run first, everything of ours next, then the single parts.
     let mut names: Vec<&str> = mixes.keys().map(String::as_str).collect();
     names.sort_by_key(|name| (*name != CONTROL, *name != "ours", *name));
-    let mut text = String::from(
-        "# Conformance scoreboard\n\nMade by `cargo xtask conformance` from `results/*.tsv` and \
-         `notes.tsv`; not edited by hand. A column is a mix: `upstream` is the control run \
-         (everything upstream's), `ours` everything of ours, any other name the parts of ours in \
-         an otherwise upstream cluster. A test that fails in the control run fails because of the \
-         environment; nothing else is excused.\n\n## By SIG\n\nPassed / failed / not run.\n\n",
+    let Board { title, command, group, .. } = board;
+    let mut text = format!(
+        "# {title}\n\nMade by `{command}` from `results/*.tsv` and `notes.tsv`; not edited by \
+         hand. A column is a mix: `upstream` is the control run (everything upstream's), `ours` \
+         everything of ours, any other name the parts of ours in an otherwise upstream cluster. \
+         A test that fails in the control run fails because of the environment; nothing else is \
+         excused.\n\n## By {group}\n\nPassed / failed / not run.\n\n",
     );
-    header(&mut text, "SIG", &names);
+    header(&mut text, group, &names);
     let sigs: BTreeSet<&str> = tests.iter().map(|test| sig(test)).collect();
     for group in sigs.iter().copied().map(Some).chain([None]) {
         let of_group: Vec<&str> =
@@ -171,7 +200,7 @@ mod tests {
             test: "[sig-a] env".into(),
             text: "this host has no IPv6".into(),
         };
-        let text = render(&mixes, &[note]);
+        let text = render(&Board::conformance(Path::new("x")), &mixes, &[note]);
         assert!(text.contains("| SIG | upstream | ours |"), "{text}");
         assert!(text.contains("| sig-a | 1 / 1 / 0 | 0 / 1 / 1 |"), "{text}");
         assert!(text.contains("| **all** | 1 / 1 / 1 | 0 / 2 / 1 |"), "{text}");

@@ -147,7 +147,7 @@ pub fn list(places: &Places, focus: &str, skip: &str) -> anyhow::Result<Vec<Stri
 }
 
 /// Process group of the suite that runs now; 0 when none does.
-static RUNNING: AtomicI32 = AtomicI32::new(0);
+pub static RUNNING: AtomicI32 = AtomicI32::new(0);
 
 /// Ends the suite that runs now, so that [`Chunk::run`] returns. False when none runs.
 pub fn interrupt() -> bool {

@@ -3,6 +3,7 @@
 
 pub mod approve;
 pub mod cleanup;
+mod key;
 mod recognize;
 pub mod sign;
 mod x509;

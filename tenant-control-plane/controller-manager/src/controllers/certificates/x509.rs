@@ -127,7 +127,7 @@ const BACKDATE: Duration = Duration::from_secs(300);
 impl Authority {
     /// Reads a CA from PEM texts.
     pub(super) fn from_pem(cert: &str, key: &str) -> anyhow::Result<Self> {
-        let key = KeyPair::from_pem(key).context("reading the CA's key")?;
+        let key = super::key::from_pem(key).context("reading the CA's key")?;
         let (_, pem) = x509_parser::pem::parse_x509_pem(cert.as_bytes())
             .context("the CA's certificate is not PEM")?;
         let (_, parsed) = X509Certificate::from_der(&pem.contents)

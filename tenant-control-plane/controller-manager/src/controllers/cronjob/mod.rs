@@ -55,6 +55,9 @@ pub fn start(context: &Context) -> anyhow::Result<Option<Running>> {
     })))
 }
 
+/// Upstream's words for a schedule whose time never comes.
+const NEVER: &str = "time difference between two schedules is less than 1 second";
+
 /// What the clock says about a schedule.
 #[derive(Debug, PartialEq)]
 struct Due {
@@ -64,6 +67,13 @@ struct Due {
     next: Option<Timestamp>,
     /// True when suspiciously many times have passed.
     too_many: bool,
+}
+
+impl Due {
+    /// True for a schedule of days that no month has, such as 31 February.
+    fn is_never(&self) -> bool {
+        self.now.is_none() && self.next.is_none()
+    }
 }
 
 fn due(schedule: &Schedule, zone: &TimeZone, since: Timestamp, now: Timestamp) -> Due {
@@ -111,8 +121,7 @@ impl Controller {
             None => TimeZone::UTC,
             Some(Ok(zone)) => zone,
             Some(Err(error)) => {
-                let message = format!("invalid timeZone: {error}");
-                self.recorder.event(cron.as_ref(), EventType::Warning, "UnknownTimeZone", message);
+                self.warn(&cron, "UnknownTimeZone", format!("invalid timeZone: {error}"));
                 return Ok(None);
             }
         };
@@ -120,24 +129,18 @@ impl Controller {
             Ok(schedule) => schedule,
             Err(error) => {
                 let message = format!("unparseable schedule: {:?} : {error}", spec.schedule);
-                self.recorder.event(
-                    cron.as_ref(),
-                    EventType::Warning,
-                    "UnparseableSchedule",
-                    message,
-                );
+                self.warn(&cron, "UnparseableSchedule", message);
                 return Ok(None);
             }
         };
         let due = due(&schedule, &zone, since(&cron, now), now);
         if due.too_many {
             let message = "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew";
-            self.recorder.event(
-                cron.as_ref(),
-                EventType::Warning,
-                "TooManyMissedTimes",
-                message.to_owned(),
-            );
+            self.warn(&cron, "TooManyMissedTimes", message.to_owned());
+        }
+        if due.is_never() {
+            let message = format!("invalid schedule: {} : {NEVER}", spec.schedule);
+            self.warn(&cron, "InvalidSchedule", message);
         }
         if let Some(at) = due.now {
             self.start(&cron, spec, &owned, at, now).await?;
@@ -146,6 +149,10 @@ impl Controller {
             let wait = Duration::try_from(next.duration_since(now)).unwrap_or_default();
             wait + Duration::from_millis(100)
         }))
+    }
+
+    fn warn(&self, cron: &CronJob, reason: &'static str, message: String) {
+        self.recorder.event(cron, EventType::Warning, reason, message);
     }
 
     async fn start(
@@ -289,6 +296,14 @@ fn job_for(cron: &CronJob, spec: &CronJobSpec, at: Timestamp) -> Job {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_thirty_first_of_february_never_comes() {
+        let now = Timestamp::now();
+        let due = |text| due(&Schedule::parse(text).unwrap(), &TimeZone::UTC, now, now);
+        assert!(due("59 23 31 2 *").is_never());
+        assert!(!due("59 23 29 2 *").is_never());
+    }
 
     #[test]
     fn only_the_latest_missed_time_is_made_up_for() {
