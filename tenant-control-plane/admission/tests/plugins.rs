@@ -1,5 +1,7 @@
 //! The default chain on requests, with upstream's texts.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::sync::Arc;

@@ -3,21 +3,11 @@
 
 mod common;
 
-use common::{Client, Cluster, config_map, wait};
+use common::{Client, Cluster, config_map};
 use serde_json::{Value, json};
 
 const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
-
-async fn cluster() -> (Cluster, Client) {
-    let cluster = Cluster::start().await;
-    let client = cluster.admin();
-    wait("the default namespace is there", async || {
-        client.get("/api/v1/namespaces/default").await.code == 200
-    })
-    .await;
-    (cluster, client)
-}
 
 /// A policy for ConfigMaps and ReplicaSets; `more` is merged into its spec.
 fn policy(name: &str, more: Value) -> Value {
@@ -46,7 +36,7 @@ async fn install(c: &Client, policy: &Value) {
 
 #[tokio::test]
 async fn a_bound_policy_denies_with_its_message_and_reason() {
-    let (_cluster, c) = cluster().await;
+    let (_cluster, c) = Cluster::with_default_namespace().await;
     let validations = json!([
         {"expression": "!has(object.data) || object.data.v != 'bad'",
             "messageExpression": "'not ' + object.data.v + ' in ' + namespaceObject.metadata.name"},
@@ -86,7 +76,7 @@ async fn a_bound_policy_denies_with_its_message_and_reason() {
 
 #[tokio::test]
 async fn parameters_warnings_selectors_and_failures() {
-    let (_cluster, c) = cluster().await;
+    let (_cluster, c) = Cluster::with_default_namespace().await;
     let validations =
         json!([{"expression": "size(object.data.v) <= int(params.data.max)", "message": "long"}]);
     let with_params = json!({"validations": validations,
@@ -141,7 +131,7 @@ async fn parameters_warnings_selectors_and_failures() {
 
 #[tokio::test]
 async fn policies_that_cannot_work_are_refused() {
-    let (_cluster, c) = cluster().await;
+    let (_cluster, c) = Cluster::with_default_namespace().await;
     let path = format!("{GROUP}/validatingadmissionpolicies");
     let cases = [
         (json!({}), "spec.validations: Required value: validations or auditAnnotations"),

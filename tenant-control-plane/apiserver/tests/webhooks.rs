@@ -9,19 +9,9 @@ use serde_json::{Value, json};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
-async fn cluster() -> (Cluster, Client) {
-    let cluster = Cluster::start().await;
-    let client = cluster.admin();
-    wait("the default namespace is there", async || {
-        client.get("/api/v1/namespaces/default").await.code == 200
-    })
-    .await;
-    (cluster, client)
-}
-
 #[tokio::test]
 async fn a_validating_webhook_refuses_every_kind_of_write() {
-    let (cluster, c) = cluster().await;
+    let (cluster, c) = Cluster::with_default_namespace().await;
     let hook = cluster
         .hook(|_, request| match request["operation"].as_str().unwrap() {
             "DELETE" if request["oldObject"]["data"]["v"] == "keep" => deny("it stays"),
@@ -70,7 +60,7 @@ async fn a_validating_webhook_refuses_every_kind_of_write() {
 
 #[tokio::test]
 async fn mutating_webhooks_see_what_those_before_them_did() {
-    let (cluster, c) = cluster().await;
+    let (cluster, c) = Cluster::with_default_namespace().await;
     let hook = cluster
         .hook(|path, request| {
             let data = &request["object"]["data"];
@@ -101,7 +91,7 @@ async fn mutating_webhooks_see_what_those_before_them_did() {
 
 #[tokio::test]
 async fn what_a_webhook_adds_gets_its_defaults_and_is_validated() {
-    let (cluster, c) = cluster().await;
+    let (cluster, c) = Cluster::with_default_namespace().await;
     let hook = cluster
         .hook(|_, request| match request["name"].as_str().unwrap() {
             "good" => patch(json!([
@@ -134,7 +124,7 @@ async fn what_a_webhook_adds_gets_its_defaults_and_is_validated() {
 
 #[tokio::test]
 async fn a_webhook_that_fails_stops_the_request_or_is_ignored() {
-    let (cluster, c) = cluster().await;
+    let (cluster, c) = Cluster::with_default_namespace().await;
     let hook = cluster
         .hook(|path, _| match path {
             "/slow" => Reply::Hang,
@@ -183,7 +173,7 @@ async fn a_webhook_that_fails_stops_the_request_or_is_ignored() {
 
 #[tokio::test]
 async fn a_custom_resource_is_pruned_after_the_last_webhook() {
-    let (cluster, c) = cluster().await;
+    let (cluster, c) = Cluster::with_default_namespace().await;
     let data = json!({"type": "object", "properties": {
         "start": {"type": "string"}, "one": {"type": "string"}}});
     let schema = json!({"type": "object", "properties": {"data": data}});
@@ -242,7 +232,7 @@ async fn a_custom_resource_is_pruned_after_the_last_webhook() {
 
 #[tokio::test]
 async fn connections_and_scales_are_asked_about_and_configurations_are_not() {
-    let (cluster, c) = cluster().await;
+    let (cluster, c) = Cluster::with_default_namespace().await;
     let hook = cluster
         .hook(|_, request| match request["object"]["kind"].as_str().unwrap_or_default() {
             "PodAttachOptions" if request["object"]["container"] == "c" => deny("no attaching"),
@@ -282,7 +272,7 @@ async fn connections_and_scales_are_asked_about_and_configurations_are_not() {
 
 #[tokio::test]
 async fn match_conditions_are_checked_when_stored_and_decide_who_is_asked() {
-    let (cluster, c) = cluster().await;
+    let (cluster, c) = Cluster::with_default_namespace().await;
     let hook = cluster
         .hook(|_, _| patch(json!([{"op": "add", "path": "/data/seen", "value": "yes"}])))
         .await;

@@ -299,5 +299,4 @@ fn attribute_classes(claim: &Value) -> Vec<String> {
 }
 
 #[cfg(test)]
-#[path = "quota_tests.rs"]
 mod tests;

@@ -98,7 +98,7 @@ pub fn start(context: &Context) -> anyhow::Result<Option<Running>> {
 }
 
 fn counted_kinds(quotas: &[Arc<ResourceQuota>]) -> HashSet<GroupResource> {
-    quotas.iter().flat_map(|quota| hard_names(quota)).filter_map(|name| counted_by(name)).collect()
+    quotas.iter().flat_map(|quota| hard_names(quota)).filter_map(counted_by).collect()
 }
 
 fn hard_names(quota: &ResourceQuota) -> impl Iterator<Item = &str> {
