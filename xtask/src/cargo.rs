@@ -6,36 +6,13 @@ use std::process::Command;
 use crate::paths::Paths;
 use crate::process::run_shown;
 
-/// Packages whose executables a running Marina consists of.
-pub const PRODUCT: &[&str] = &[
-    "cluster-dns",
-    "demo",
-    "driver-qemu",
-    "driver-sandbox",
-    "etcd",
-    "kube-apiserver",
-    "kube-controller-manager",
-    "kube-proxy",
-    "kube-scheduler",
-    "kubelet",
-    "marina",
-    "node-agent",
-    "node-image",
-    "node-init",
-    "pause",
-    "portal",
-    "provisioner",
-];
-
-/// Builds the product. Cargo shows its own progress.
-pub fn build_product(paths: &Paths) -> anyhow::Result<()> {
+/// Builds everything, whatever is needed of it: another choice of packages would be another choice
+/// of their dependencies' features, and building those again. Cargo shows its own progress.
+pub fn build_workspace(paths: &Paths) -> anyhow::Result<()> {
     let mut command = cargo(paths);
-    command.args(["build", "--quiet"]);
+    command.args(["build", "--workspace", "--quiet"]);
     if std::io::IsTerminal::is_terminal(&std::io::stderr()) {
         command.env("CARGO_TERM_PROGRESS_WHEN", "auto").env("CARGO_TERM_QUIET", "false");
-    }
-    for package in PRODUCT {
-        command.args(["--package", package]);
     }
     run_shown(&mut command)
 }

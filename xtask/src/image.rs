@@ -11,7 +11,7 @@ use crate::{apt, cargo};
 /// Builds what the image holds, bakes it if anything changed, and returns its directory.
 pub fn build(paths: &Paths) -> anyhow::Result<PathBuf> {
     apt::ensure(paths, apt::RUN)?;
-    cargo::build_product(paths)?;
+    cargo::build_workspace(paths)?;
     bake(paths)
 }
 

@@ -52,7 +52,9 @@ pub fn run(paths: &Paths, args: &Args) -> anyhow::Result<()> {
     if let Some(image) = &image {
         heading("Clusters, end to end");
         let mut e2e = cargo(paths);
-        e2e.args(["test", "--package", "e2e", "--no-fail-fast"]);
+        // The whole workspace: another choice of packages would be another choice of features.
+        e2e.args(["test", "--workspace", "--no-fail-fast"]);
+        e2e.args(["--test", "console", "--test", "qemu_workers", "--test", "sandbox_workers"]);
         e2e.env("MARINA_BIN_DIR", paths.bin_dir()).env("CARGO_TARGET_DIR", &paths.target);
         e2e.env("MARINA_IMAGE_DIR", image).env("KUBECTL", &kubectl);
         e2e.args(["--", "--test-threads", "1", "--nocapture"]).args(&args.filter);
@@ -74,7 +76,6 @@ pub fn run(paths: &Paths, args: &Args) -> anyhow::Result<()> {
 fn mixes(paths: &Paths, args: &Args) -> anyhow::Result<()> {
     heading("Mixes with upstream's parts");
     let mut mixes = cargo(paths);
-    // The whole workspace: another choice of packages would be another choice of features.
     mixes.args(["test", "--workspace", "--test", "mixes"]);
     lab::environment(paths, &mut mixes);
     mixes.args(["--", "--nocapture"]).args(&args.filter);

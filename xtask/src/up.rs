@@ -94,7 +94,7 @@ fn prepare(paths: &Paths, args: &Args) -> anyhow::Result<PathBuf> {
     }
     apt::ensure(paths, apt::RUN)?;
     let step = Step::start("Building Marina");
-    cargo::build_product(paths)?;
+    cargo::build_workspace(paths)?;
     step.done();
     image::bake(paths)
 }

@@ -144,6 +144,16 @@ pub const BUSYBOX: &str = "usr/bin/busybox";
 /// Where bash is in the base.
 pub const SHELL: &str = "usr/bin/bash";
 
+/// The shell of the busybox image. Debian's busybox does not hand variables such as `data-1` to what
+/// its shell starts; the one of upstream's image does, and tests look for them. Bash does too, but its
+/// errors read differently, and tests look at those as well.
+const BUSYBOX_SH: &str = r#"#!/bin/bash
+while IFS= read -rd '' variable; do
+  if [[ ! ${variable%%=*} =~ ^[A-Za-z_][A-Za-z0-9_]*$ ]]; then exec -a "$0" /bin/bash "$@"; fi
+done </proc/self/environ
+exec -a "$0" /bin/busybox "$@"
+"#;
+
 /// Busybox and the shell without their libraries, with a link for each of its commands and the files that name
 /// users.
 ///
@@ -157,12 +167,10 @@ pub fn busybox(rootfs: &Path) -> anyhow::Result<Layer> {
     for applet in applets(rootfs)? {
         layer.link(&format!("bin/{applet}"), "busybox");
     }
-    // Debian's busybox does not hand variables such as `data-1` to what its shell starts; the one
-    // of upstream's image does, and tests look for them. Bash does too.
     let path = rootfs.join(SHELL);
     let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
     layer.file("bin/bash", 0o755, bytes);
-    layer.link("bin/sh", "bash");
+    layer.file("bin/sh", 0o755, BUSYBOX_SH.as_bytes().to_vec());
     layer.link("usr/bin/env", "../../bin/env");
     for dir in ["dev", "home", "usr/sbin", "var"] {
         layer.directory(dir, 0o755);
