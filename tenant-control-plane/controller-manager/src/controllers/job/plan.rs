@@ -1,6 +1,6 @@
 //! Decides what to do next for one Job. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,12 +25,26 @@ const BURST: usize = 500;
 pub(super) struct World {
     /// Pods that the Job controls.
     pub pods: Vec<Arc<Pod>>,
+    /// Uids of those that were dropped.
+    pub dropped: HashSet<String>,
     pub now: Timestamp,
 }
 
-/// What to do, in this order: delete, write the status, release, create.
+impl World {
+    /// The pods whose ends say something about the Job.
+    fn tried(&self) -> Vec<Arc<Pod>> {
+        let dropped =
+            |pod: &Pod| pod.metadata.uid.as_ref().is_some_and(|u| self.dropped.contains(u));
+        self.pods.iter().filter(|pod| !dropped(pod)).cloned().collect()
+    }
+}
+
+/// What to do, in this order: drop, delete, write the status, release, create.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
+    /// Pods that are not wanted now: they are let go and deleted, and count for nothing.
+    pub drop: Vec<Arc<Pod>>,
+    /// Pods that end with their Job.
     pub delete: Vec<Arc<Pod>>,
     pub status: JobStatus,
     pub events: Vec<Happening>,
@@ -73,7 +87,7 @@ pub(super) fn plan(job: &Job, world: &World) -> Plan {
             plan.events.extend(end.show(&mut plan.status, quiet, world.now));
         }
         None if suspended => {
-            plan.delete.append(&mut running);
+            plan.drop.append(&mut running);
             note_suspension(&mut plan, true, world.now);
         }
         None => {
@@ -88,7 +102,7 @@ pub(super) fn plan(job: &Job, world: &World) -> Plan {
     let ready = running.iter().filter(|pod| pods::is_ready(pod)).count();
     status.active = Some(count(running.len() + plan.create.len())).filter(|n| *n > 0);
     status.ready = Some(count(ready));
-    status.terminating = Some(count(leaving.len() + plan.delete.len()));
+    status.terminating = Some(count(leaving.len() + plan.delete.len() + plan.drop.len()));
     plan
 }
 
@@ -138,8 +152,8 @@ impl Wants<'_> {
     fn is_open(&self, index: i32) -> bool {
         let failed = self.tally.failed_indexes.as_ref();
         (0..self.spec.completions.unwrap_or_default()).contains(&index)
-            && !self.tally.completed.contains(&index)
-            && failed.is_none_or(|failed| !failed.contains(&index))
+            && !self.tally.completed.contains(index)
+            && failed.is_none_or(|failed| !failed.contains(index))
     }
 
     /// Makes or stops pods until as many run as should.
@@ -152,12 +166,12 @@ impl Wants<'_> {
                     index_of(pod).is_some_and(|index| self.is_open(index) && seen.insert(index))
                 });
             *running = keep;
-            plan.delete.extend(stop);
+            plan.drop.extend(stop);
         }
         let wanted = self.active(running.len());
         if running.len() > wanted {
             running.sort_by_key(|pod| (pods::is_ready(pod), pods::phase(pod) == "Running"));
-            plan.delete.extend(running.drain(..running.len() - wanted));
+            plan.drop.extend(running.drain(..running.len() - wanted));
             return;
         }
         let replace_late = replaces_only_failed(self.spec);
@@ -167,7 +181,7 @@ impl Wants<'_> {
             return;
         }
         if self.tally.failed_indexes.is_none()
-            && let Some(wait) = outcome::backoff(&world.pods, self.spec, world.now)
+            && let Some(wait) = outcome::backoff(&world.tried(), self.spec, world.now)
         {
             plan.requeue = Some(wait);
             return;
@@ -196,9 +210,9 @@ impl Wants<'_> {
 fn deadline(spec: &JobSpec, plan: &mut Plan, now: Timestamp) {
     let Some(seconds) = spec.active_deadline_seconds else { return };
     let Some(start) = &plan.status.start_time else { return };
-    let left = start.0.as_second() + seconds - now.as_second();
-    let left =
-        Duration::from_secs(u64::try_from(left).unwrap_or_default()) + Duration::from_millis(100);
+    let left = seconds.saturating_sub(now.as_second().saturating_sub(start.0.as_second()));
+    let left = Duration::from_secs(u64::try_from(left).unwrap_or_default());
+    let left = left.saturating_add(Duration::from_millis(100));
     plan.requeue = Some(plan.requeue.map_or(left, |other| other.min(left)));
 }
 
