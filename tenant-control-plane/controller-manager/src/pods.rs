@@ -193,8 +193,22 @@ impl PodControl {
         owner: &O,
         selector: &LabelSelector,
     ) -> Result<Vec<Arc<Pod>>> {
+        self.claim_members(owner, selector, |_| true).await
+    }
+
+    /// The same for an owner that leaves pods alone which are no `is_member`.
+    ///
+    /// # Errors
+    /// As [`PodControl::claim`].
+    pub async fn claim_members<O: Object + Serialize>(
+        &self,
+        owner: &O,
+        selector: &LabelSelector,
+        is_member: impl Fn(&Pod) -> bool,
+    ) -> Result<Vec<Arc<Pod>>> {
         let namespace = owner.meta().namespace.as_deref().unwrap_or_default();
-        let candidates = self.cache().list_namespace(namespace);
+        let mut candidates = self.cache().list_namespace(namespace);
+        candidates.retain(|pod| is_member(pod));
         claim_with(&self.writer, owner, selector, candidates, self.finalizer).await
     }
 }
