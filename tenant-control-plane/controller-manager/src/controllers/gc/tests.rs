@@ -234,6 +234,10 @@ async fn a_kind_that_vanishes_for_a_moment_takes_nothing_with_it() {
     assert_eq!(world.run().await, ["child", "parent"]);
     world.serve(true);
     assert_eq!(world.run().await, ["child", "parent"]);
+    // The dependents are listed in another version, and the owner is not yet.
+    world.stop_watching();
+    world.told.retain(|path, _| path.ends_with("parent"));
+    assert_eq!(world.run().await, ["child", "parent"]);
     // What happened meanwhile is made up for.
     world.stop_watching();
     world.serve(false);
@@ -249,9 +253,25 @@ async fn a_kind_that_vanishes_for_a_moment_takes_nothing_with_it() {
 async fn an_owner_keeps_its_finalizer_until_its_dependents_can_be_let_go() {
     let mut world = World::new(&[("child", &["parent"]), ("parent", &[])]);
     world.run().await;
-    world.serve(false);
+    let identity = Identity {
+        api_version: "other.example.com/v1".into(),
+        kind: "Other".into(),
+        namespace: "ns".into(),
+        name: "other".into(),
+    };
+    let owners = world.collector.graph().get("child").unwrap().owners.clone();
+    let meta = ObjectMeta {
+        uid: Some("other".into()),
+        owner_references: Some(owners),
+        ..Default::default()
+    };
+    let work = world.collector.graph().observe(identity, &meta);
+    world.collector.enqueue(work);
     world.delete("parent", "Orphan");
     assert_eq!(world.run().await, ["child", "parent"]);
+    let gone = world.collector.graph().remove("other");
+    world.collector.enqueue(gone);
+    world.serve(false);
     world.serve(true);
     assert_eq!(world.run().await, ["child"]);
     assert_eq!(world.owners("child"), 0);
