@@ -171,10 +171,12 @@ impl Controller {
     async fn carry_out(&self, job: &Job, plan: Plan) -> Result<Requeue, kube::Error> {
         each(&plan.drop, |pod| self.drop(job, pod)).await?;
         each(&plan.delete, |pod| self.pods.delete(job, pod)).await?;
+        let (made, created) = self.create(job, &plan.create).await;
+        let status = plan.status_with(made);
         // The status names the uids before their finalizers go.
-        if job.status.as_ref() != Some(&plan.status) {
+        if job.status.as_ref() != Some(&status) {
             let mut updated = job.clone();
-            updated.status = Some(plan.status);
+            updated.status = Some(status);
             if ignore_missing(self.writer.replace_status(&updated).await)?.is_none() {
                 return Ok(None);
             }
@@ -183,16 +185,20 @@ impl Controller {
             }
         }
         each(&plan.release, |pod| self.release(pod)).await?;
+        created?;
+        Ok(plan.requeue)
+    }
+
+    /// Makes pods; returns how many there are now.
+    async fn create(&self, job: &Job, fresh: &[Pod]) -> (usize, Result<(), kube::Error>) {
         let next = std::sync::atomic::AtomicUsize::new(0);
-        let fresh = plan.create;
-        let (_, result) = super::replicaset::slow_start(fresh.len(), || {
+        let (made, result) = super::replicaset::slow_start(fresh.len(), || {
             let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             // After a failure the batch ends, so the index never passes the end.
             self.pods.create(job, &fresh[index.min(fresh.len() - 1)])
         })
         .await;
-        result?;
-        Ok(plan.requeue)
+        (made.len(), result)
     }
 
     /// Stops a pod that is not wanted. Without its finalizer it is never counted.

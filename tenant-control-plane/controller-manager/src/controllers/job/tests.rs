@@ -73,7 +73,8 @@ impl Stage {
     fn settle(&mut self) {
         for _ in 0..20 {
             let plan = self.plan();
-            let same = self.job.status.as_ref() == Some(&plan.status);
+            let status = plan.status_with(plan.create.len());
+            let same = self.job.status.as_ref() == Some(&status);
             let idle = [&plan.drop, &plan.delete, &plan.release].iter().all(|list| list.is_empty());
             if same && idle && plan.create.is_empty() {
                 if self.linger || !self.reap() {
@@ -81,7 +82,7 @@ impl Stage {
                 }
                 continue;
             }
-            self.job.status = Some(plan.status);
+            self.job.status = Some(status);
             self.dropped.extend(plan.drop.iter().map(|pod| uid(pod)));
             self.release(&plan.drop);
             plan.drop.iter().chain(&plan.delete).for_each(|pod| self.delete(pod));
@@ -230,6 +231,35 @@ fn pods_that_are_not_wanted_any_more_have_not_failed() {
     stage.settle();
     assert_eq!((stage.running(), stage.status().failed), (1, None));
     assert!(stage.reason("Failed").is_none());
+}
+
+#[test]
+fn only_pods_that_could_be_made_are_active() {
+    let stage = Stage::new(json!({"parallelism": 3, "completions": 3}));
+    let plan = stage.plan();
+    assert_eq!(plan.create.len(), 3);
+    let active = |made| plan.status_with(made).active;
+    assert_eq!((active(0), active(2), active(3)), (None, Some(2), Some(3)));
+}
+
+#[test]
+fn results_are_noted_in_portions() {
+    for mode in ["NonIndexed", "Indexed"] {
+        let many = i32::try_from(BURST).unwrap() + 1;
+        let mut stage =
+            Stage::new(json!({"parallelism": many, "completions": many, "completionMode": mode}));
+        stage.settle();
+        for pod in &mut stage.pods {
+            let status = json!({"phase": "Succeeded"});
+            Arc::make_mut(pod).status = serde_json::from_value(status).unwrap();
+        }
+        assert_eq!(stage.plan().release.len(), BURST);
+        assert!(stage.plan().status.completion_time.is_none());
+        stage.settle();
+        assert_eq!(stage.status().succeeded, Some(many));
+        assert!(stage.reason("Complete").is_some());
+        assert!(stage.pods.iter().all(|pod| !has_finalizer(pod)));
+    }
 }
 
 #[test]
