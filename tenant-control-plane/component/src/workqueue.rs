@@ -208,8 +208,9 @@ pub async fn run_workers<T, F, Fut>(
                     () = shutdown.cancelled() => return,
                     key = queue.take() => key,
                 };
-                // The handler runs in its own task, so that a panic costs one attempt and not the
-                // worker.
+                // The handler runs in its own task: where panics unwind, one costs an attempt and not
+                // the worker. A release build aborts, and whoever supervises the process starts it
+                // anew.
                 let outcome = match tokio::spawn(handle(key.clone())).await {
                     Ok(outcome) => outcome,
                     Err(panic) => Err(anyhow::anyhow!("the handler panicked: {panic}")),

@@ -129,6 +129,7 @@ fn reference_patch<T: Object>(object: &T, references: &[OwnerReference]) -> Valu
 mod tests {
     use k8s_openapi::api::apps::v1::ReplicaSet;
     use k8s_openapi::api::core::v1::Pod;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
 
@@ -168,8 +169,7 @@ mod tests {
         assert_eq!(names(&claims.adopt), ["orphan"]);
         assert_eq!(names(&claims.release), ["stray"]);
 
-        owner.metadata.deletion_timestamp =
-            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
+        owner.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
         let claims = super::claim(&owner, &selector, pods());
         assert_eq!(names(&claims.owned), ["mine", "stray"]);
         assert!(claims.adopt.is_empty() && claims.release.is_empty());
@@ -180,9 +180,7 @@ mod tests {
         let owner = pod("owner", "web", None);
         let meta = |uid: Option<&str>, deleting: bool| ObjectMeta {
             uid: uid.map(str::to_owned),
-            deletion_timestamp: deleting.then(|| {
-                k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH)
-            }),
+            deletion_timestamp: deleting.then_some(Time(jiff::Timestamp::UNIX_EPOCH)),
             ..Default::default()
         };
         let owner = owner.as_ref();

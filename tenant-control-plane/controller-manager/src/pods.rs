@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::owners;
-use crate::writes::{Result, Writer, code, namespace_is_terminating};
+use crate::writes::{Result, Writer, code, namespace_is_terminating, reason};
 
 /// Index of the pod cache by `spec.nodeName`.
 pub const BY_NODE: &str = "node";
@@ -155,7 +155,9 @@ impl PodControl {
                 Ok(made)
             }
             Err(error) => {
-                if !namespace_is_terminating(&error) {
+                // A pod of the same name is still going away, which is no news.
+                let is_taken = reason(&error) == "AlreadyExists";
+                if !is_taken && !namespace_is_terminating(&error) {
                     let message = format!("Error creating: {}", plain(&error));
                     self.recorder.event(owner, EventType::Warning, "FailedCreate", message);
                 }
