@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 const BACKOFF_MIN: Duration = Duration::from_millis(5);
 /// Longest delay after failures.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Longest delay at all: a key that comes back early is looked at in vain, and delayed again.
+const DELAY_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What a queue can hold.
 pub trait Key: Clone + Eq + Hash + Ord + Debug + Send + Sync + 'static {}
@@ -35,7 +37,10 @@ struct State<T> {
     /// Keys that wait in `ready`, or that must be handled again once their worker is done.
     dirty: HashSet<T>,
     processing: HashSet<T>,
+    /// Also holds the former times of keys that have moved to an earlier one.
     delayed: BinaryHeap<Reverse<(Instant, T)>>,
+    /// When each delayed key is due.
+    due: HashMap<T, Instant>,
     failures: HashMap<T, u32>,
 }
 
@@ -53,6 +58,7 @@ impl<T: Key> WorkQueue<T> {
             dirty: HashSet::new(),
             processing: HashSet::new(),
             delayed: BinaryHeap::new(),
+            due: HashMap::new(),
             failures: HashMap::new(),
         };
         Self { state: Mutex::new(state), wake: Notify::new() }
@@ -69,13 +75,14 @@ impl<T: Key> WorkQueue<T> {
         }
     }
 
-    /// Adds the key after a delay.
+    /// Adds the key after a delay, or when it is due already if that is earlier.
     pub fn add_after(&self, key: T, delay: Duration) {
         if delay.is_zero() {
             return self.add(key);
         }
-        self.lock().delayed.push(Reverse((Instant::now() + delay, key)));
-        self.wake.notify_one();
+        if self.lock().delay(key, Instant::now() + delay.min(DELAY_MAX)) {
+            self.wake.notify_one();
+        }
     }
 
     /// Adds the key after its back-off, which grows until [`WorkQueue::forget`].
@@ -151,12 +158,25 @@ impl<T: Key> State<T> {
         true
     }
 
+    /// True when the key is due earlier than before.
+    fn delay(&mut self, key: T, at: Instant) -> bool {
+        if self.due.get(&key).is_some_and(|known| *known <= at) {
+            return false;
+        }
+        self.due.insert(key.clone(), at);
+        self.delayed.push(Reverse((at, key)));
+        true
+    }
+
     fn promote(&mut self, now: Instant) {
         while let Some(Reverse((at, _))) = self.delayed.peek() {
             if *at > now {
                 return;
             }
-            if let Some(Reverse((_, key))) = self.delayed.pop() {
+            if let Some(Reverse((at, key))) = self.delayed.pop()
+                && self.due.get(&key) == Some(&at)
+            {
+                self.due.remove(&key);
                 self.add(key);
             }
         }
@@ -188,8 +208,9 @@ pub async fn run_workers<T, F, Fut>(
                     () = shutdown.cancelled() => return,
                     key = queue.take() => key,
                 };
-                // The handler runs in its own task, so that a panic costs one attempt and not the
-                // worker.
+                // The handler runs in its own task: where panics unwind, one costs an attempt and not
+                // the worker. A release build aborts, and whoever supervises the process starts it
+                // anew.
                 let outcome = match tokio::spawn(handle(key.clone())).await {
                     Ok(outcome) => outcome,
                     Err(panic) => Err(anyhow::anyhow!("the handler panicked: {panic}")),
@@ -243,6 +264,23 @@ mod tests {
         assert_eq!(queue.take().await, "a");
         queue.done(&"a");
         assert!(queue.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_key_has_one_delay_and_that_is_the_shortest() {
+        let queue = WorkQueue::new();
+        let start = Instant::now();
+        for millis in [60, 80, 20, 40] {
+            queue.add_after("a", Duration::from_millis(millis));
+        }
+        queue.add_after("end", Duration::from_millis(100));
+        queue.add_after("never", Duration::MAX);
+        assert_eq!(queue.take().await, "a");
+        assert!(start.elapsed() >= Duration::from_millis(20));
+        queue.done(&"a");
+        assert_eq!(queue.take().await, "end", "the other delays of the first are forgotten");
+        queue.add_after("a", Duration::from_millis(5));
+        assert_eq!(queue.take().await, "a");
     }
 
     #[tokio::test]

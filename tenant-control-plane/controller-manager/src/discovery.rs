@@ -54,6 +54,18 @@ pub struct Discovery {
     pub failed: Vec<(String, String)>,
 }
 
+impl Discovery {
+    /// Lets the group versions that did not answer serve what they did `before`.
+    pub fn keep_unanswered(&mut self, before: &[Resource]) {
+        let failed = |version: &str| self.failed.iter().any(|(failed, _)| failed == version);
+        let kept: Vec<_> = before.iter().filter(|r| failed(&r.api_version)).cloned().collect();
+        self.resources.retain(|found| {
+            !kept.iter().any(|r| r.group() == found.group() && r.plural == found.plural)
+        });
+        self.resources.extend(kept);
+    }
+}
+
 fn convert(api_version: &str, resource: APIResource) -> Option<Resource> {
     (!resource.name.contains('/')).then(|| Resource {
         api_version: api_version.to_owned(),
@@ -105,6 +117,24 @@ pub async fn discover(client: &Client) -> anyhow::Result<Discovery> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_group_that_does_not_answer_serves_what_it_did() {
+        let resource = |version: &str, plural: &str| Resource {
+            api_version: version.into(),
+            kind: String::new(),
+            plural: plural.into(),
+            namespaced: true,
+            verbs: Vec::new(),
+        };
+        let before = [resource("a/v2", "x"), resource("b/v1", "y"), resource("c/v1", "z")];
+        let mut found = Discovery {
+            resources: vec![resource("a/v1", "x"), resource("b/v1", "new")],
+            failed: vec![("a/v2".into(), "503".into())],
+        };
+        found.keep_unanswered(&before);
+        assert_eq!(found.resources, [resource("b/v1", "new"), resource("a/v2", "x")]);
+    }
 
     #[test]
     fn paths_follow_group_and_scope() {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use component::{Object, selector};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+use kube::core::Status;
 use serde_json::{Value, json};
 
 /// Index of a cache by the uid of the owner that controls the object.
@@ -73,11 +74,41 @@ pub fn claim<T: Object, O: Object>(
     claims
 }
 
-/// A merge patch that adds the owner to the object, if the object is still the one that was seen.
-pub fn adoption_patch<T: Object, O: Object>(object: &T, owner: &O) -> Value {
+/// Whether an owner may adopt, given what the API server has under its name.
+///
+/// # Errors
+/// A conflict, when it is another object or is being deleted.
+pub fn may_adopt<O: Object>(owner: &O, live: Option<&ObjectMeta>) -> Result<(), kube::Error> {
+    let name = owner.meta().name.as_deref().unwrap_or_default();
+    let why = match live {
+        Some(live) if live.uid != owner.meta().uid => "is another object by now",
+        Some(live) if live.deletion_timestamp.is_some() => "is being deleted",
+        Some(_) => return Ok(()),
+        None => "is gone",
+    };
+    let message = format!("{} {name} does not adopt: it {why}", O::kind(&()));
+    let status = Status::failure(&message, "Conflict").with_code(409);
+    Err(kube::Error::Api(Box::new(status)))
+}
+
+/// A merge patch that adds the owner to the object, and a finalizer if there is one to add, if the
+/// object is still the one that was seen.
+pub fn adoption_patch<T: Object, O: Object>(
+    object: &T,
+    owner: &O,
+    finalizer: Option<&str>,
+) -> Value {
     let mut references = object.meta().owner_references.clone().unwrap_or_default();
     references.push(controller_reference(owner));
-    reference_patch(object, &references)
+    let mut patch = reference_patch(object, &references);
+    if let Some(finalizer) = finalizer {
+        let mut finalizers = object.meta().finalizers.clone().unwrap_or_default();
+        if !finalizers.iter().any(|known| known == finalizer) {
+            finalizers.push(finalizer.to_owned());
+        }
+        patch["metadata"]["finalizers"] = finalizers.into();
+    }
+    patch
 }
 
 /// A merge patch that takes the owner's reference off the object.
@@ -98,6 +129,7 @@ fn reference_patch<T: Object>(object: &T, references: &[OwnerReference]) -> Valu
 mod tests {
     use k8s_openapi::api::apps::v1::ReplicaSet;
     use k8s_openapi::api::core::v1::Pod;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
 
@@ -137,10 +169,36 @@ mod tests {
         assert_eq!(names(&claims.adopt), ["orphan"]);
         assert_eq!(names(&claims.release), ["stray"]);
 
-        owner.metadata.deletion_timestamp =
-            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
+        owner.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
         let claims = super::claim(&owner, &selector, pods());
         assert_eq!(names(&claims.owned), ["mine", "stray"]);
         assert!(claims.adopt.is_empty() && claims.release.is_empty());
+    }
+
+    #[test]
+    fn an_owner_that_is_gone_or_going_adopts_nothing() {
+        let owner = pod("owner", "web", None);
+        let meta = |uid: Option<&str>, deleting: bool| ObjectMeta {
+            uid: uid.map(str::to_owned),
+            deletion_timestamp: deleting.then_some(Time(jiff::Timestamp::UNIX_EPOCH)),
+            ..Default::default()
+        };
+        let owner = owner.as_ref();
+        assert!(may_adopt(owner, Some(&meta(None, false))).is_ok());
+        for live in [Some(meta(Some("2"), false)), Some(meta(None, true)), None] {
+            let refused = may_adopt(owner, live.as_ref()).unwrap_err();
+            assert_eq!(crate::writes::code(&refused), 409);
+        }
+    }
+
+    #[test]
+    fn an_adopted_object_gets_the_finalizer_once() {
+        let (owner, mut object) = (pod("owner", "web", None), pod("object", "web", None));
+        let patch = |object: &Pod, finalizer| adoption_patch(object, owner.as_ref(), finalizer);
+        assert!(patch(&object, None)["metadata"].get("finalizers").is_none());
+        assert_eq!(patch(&object, Some("a/b"))["metadata"]["finalizers"], json!(["a/b"]));
+        let finalizers = vec!["x/y".to_owned(), "a/b".to_owned()];
+        Arc::make_mut(&mut object).metadata.finalizers = Some(finalizers);
+        assert_eq!(patch(&object, Some("a/b"))["metadata"]["finalizers"], json!(["x/y", "a/b"]));
     }
 }

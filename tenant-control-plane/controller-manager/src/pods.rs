@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::owners;
-use crate::writes::{Result, Writer, code, namespace_is_terminating};
+use crate::writes::{Result, Writer, code, namespace_is_terminating, reason};
 
 /// Index of the pod cache by `spec.nodeName`.
 pub const BY_NODE: &str = "node";
@@ -111,13 +111,20 @@ fn generate_name(prefix: &str) -> String {
 pub struct PodControl {
     writer: Writer<Pod>,
     recorder: Recorder,
+    /// What an adopted pod is given along with its owner.
+    finalizer: Option<&'static str>,
 }
 
 impl PodControl {
     /// Pod control that signs its events as `controller`.
     pub fn new(context: &Context, controller: &str) -> Self {
         let writer = Writer::new(context.client.clone(), informer(context));
-        Self { writer, recorder: context.recorder(controller) }
+        Self { writer, recorder: context.recorder(controller), finalizer: None }
+    }
+
+    /// The same, which puts a finalizer on the pods that it adopts.
+    pub fn adopting_with(self, finalizer: &'static str) -> Self {
+        Self { finalizer: Some(finalizer), ..self }
     }
 
     /// The recorder.
@@ -148,7 +155,9 @@ impl PodControl {
                 Ok(made)
             }
             Err(error) => {
-                if !namespace_is_terminating(&error) {
+                // A pod of the same name is still going away, which is no news.
+                let is_taken = reason(&error) == "AlreadyExists";
+                if !is_taken && !namespace_is_terminating(&error) {
                     let message = format!("Error creating: {}", plain(&error));
                     self.recorder.event(owner, EventType::Warning, "FailedCreate", message);
                 }
@@ -186,21 +195,40 @@ impl PodControl {
         owner: &O,
         selector: &LabelSelector,
     ) -> Result<Vec<Arc<Pod>>> {
+        self.claim_members(owner, selector, |_| true).await
+    }
+
+    /// The same for an owner that leaves pods alone which are no `is_member`.
+    ///
+    /// # Errors
+    /// As [`PodControl::claim`].
+    pub async fn claim_members<O: Object + Serialize>(
+        &self,
+        owner: &O,
+        selector: &LabelSelector,
+        is_member: impl Fn(&Pod) -> bool,
+    ) -> Result<Vec<Arc<Pod>>> {
         let namespace = owner.meta().namespace.as_deref().unwrap_or_default();
-        let candidates = self.cache().list_namespace(namespace);
-        claim_with(&self.writer, owner, selector, candidates).await
+        let mut candidates = self.cache().list_namespace(namespace);
+        candidates.retain(|pod| is_member(pod));
+        claim_with(&self.writer, owner, selector, candidates, self.finalizer).await
     }
 }
 
 /// Adopts and releases objects of any kind; returns those controlled by the owner afterwards.
 ///
+/// The cache may still show an owner that is gone or is being deleted: before it adopts anything,
+/// the API server is asked.
+///
 /// # Errors
 /// As the API server answers, except that objects that vanished or changed hands are left alone.
+/// A conflict when the owner must not adopt any more.
 pub async fn claim_with<T: Object + Serialize, O: Object>(
     writer: &Writer<T>,
     owner: &O,
     selector: &LabelSelector,
     candidates: Vec<Arc<T>>,
+    finalizer: Option<&str>,
 ) -> Result<Vec<Arc<T>>> {
     let claims = owners::claim(owner, selector, candidates);
     let mut owned = claims.owned;
@@ -213,8 +241,12 @@ pub async fn claim_with<T: Object + Serialize, O: Object>(
             Err(error) => return Err(error),
         }
     }
+    if !claims.adopt.is_empty() {
+        owners::may_adopt(owner, writer.live_meta(owner).await?.as_ref())?;
+    }
     for object in claims.adopt {
-        match writer.patch(&object, owners::adoption_patch(object.as_ref(), owner)).await {
+        let patch = owners::adoption_patch(object.as_ref(), owner, finalizer);
+        match writer.patch(&object, patch).await {
             Ok(adopted) => owned.push(adopted),
             Err(error) if matches!(code(&error), 404 | 409 | 422) => {}
             Err(error) => return Err(error),

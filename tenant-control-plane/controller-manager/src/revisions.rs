@@ -68,7 +68,7 @@ pub async fn list<O: Object>(
 ) -> Result<Vec<Arc<ControllerRevision>>> {
     let namespace = owner.meta().namespace.as_deref().unwrap_or_default();
     let candidates = writer.cache().list_namespace(namespace);
-    claim_with(writer, owner, selector, candidates).await
+    claim_with(writer, owner, selector, candidates, None).await
 }
 
 /// Makes sure that the present template has the newest revision, and returns it.

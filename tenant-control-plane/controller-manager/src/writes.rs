@@ -4,10 +4,13 @@
 use std::sync::Arc;
 
 use component::{Informer, Object};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::{
-    DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy, Request,
+    DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
+    Request,
 };
+use kube::core::metadata::PartialObjectMeta;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -93,6 +96,18 @@ impl<K: Object + Serialize> Writer<K> {
         let request = request.map_err(bad_request)?;
         let answer = self.client.request::<K>(request).await?;
         Ok(self.cache.observe(answer))
+    }
+
+    /// The metadata of an object of any kind as the API server has it now, past every cache.
+    ///
+    /// # Errors
+    /// As the API server answers.
+    pub async fn live_meta<O: Object>(&self, object: &O) -> Result<Option<ObjectMeta>> {
+        let request = Request::new(O::url_path(&(), object.meta().namespace.as_deref()));
+        let name = object.meta().name.as_deref().unwrap_or_default();
+        let request = request.get_metadata(name, &GetParams::default()).map_err(bad_request)?;
+        let answer = self.client.request::<PartialObjectMeta<O>>(request).await;
+        Ok(ignore_missing(answer)?.map(|object| object.metadata))
     }
 
     /// Creates the object in its namespace.

@@ -8,7 +8,7 @@
 //! transaction that stores a new object ([`Chain::charges`](crate::Chain::charges)), as controllers
 //! expect; they lower it again. Source: Kubernetes documentation, "Resource Quotas".
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -31,18 +31,38 @@ const MUST_SPECIFY: [&str; 6] =
 /// for as long.
 const ON_ITS_WAY: Duration = Duration::from_secs(3);
 
+/// From this number of places on, those where nothing is on its way are forgotten.
+const PLACES: usize = 1024;
+
 #[derive(Default)]
 pub(super) struct ResourceQuota {
-    admitted: Mutex<VecDeque<Admitted>>,
+    places: Mutex<HashMap<Place, Arc<Mutex<Vec<Admitted>>>>>,
+}
+
+/// Requests for different places do not wait for each other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Place {
+    resource: GroupResource,
+    namespace: String,
+}
+
+impl Place {
+    fn of(attributes: &Attributes<'_>) -> Self {
+        Self { resource: attributes.group_resource(), namespace: attributes.namespace.to_owned() }
+    }
 }
 
 /// A new object that passed.
 struct Admitted {
     at: Instant,
-    resource: GroupResource,
-    namespace: String,
     name: String,
     object: Arc<Value>,
+}
+
+impl Admitted {
+    fn is_on_its_way(&self) -> bool {
+        self.at.elapsed() < ON_ITS_WAY
+    }
 }
 
 fn quotas(context: &Context, attributes: &Attributes<'_>) -> Vec<Arc<Value>> {
@@ -102,30 +122,31 @@ impl Plugin for ResourceQuota {
             return Ok(());
         }
         let request = Request::new(attributes, object);
-        let resource = attributes.group_resource();
-        // Held until the decision is noted: of two requests for the last place one sees the other.
-        let mut admitted = self.admitted.lock().expect("no holder of this lock panics");
-        let mut there = context.source.list(&resource, Some(attributes.namespace));
-        let name = text(&object["metadata"]["name"]);
-        let concerns = |a: &Admitted| a.resource == resource && a.namespace == attributes.namespace;
-        admitted.retain(|a| {
-            let arrived =
-                concerns(a) && there.iter().any(|o| text(&o["metadata"]["name"]) == a.name);
-            a.at.elapsed() < ON_ITS_WAY && !arrived
-        });
-        for other in admitted.iter().filter(|a| concerns(a) && a.name != name) {
-            there.push(other.object.clone());
+        let limits = request.limits(&quotas)?;
+        if limits.is_empty() {
+            return Ok(());
         }
-        for quota in &quotas {
-            request.check(quota, &there, &resource)?;
+        let place = Place::of(attributes);
+        let admitted = self.admitted(&place);
+        // Held until the decision is noted: of two requests for the last place one sees the other.
+        let mut admitted = admitted.lock().expect("no holder of this lock panics");
+        let there = context.source.list(&place.resource, Some(attributes.namespace));
+        let name = text(&object["metadata"]["name"]);
+        admitted.retain(|a| {
+            let arrived = there.iter().any(|o| text(&o["metadata"]["name"]) == a.name);
+            a.is_on_its_way() && !arrived
+        });
+        let coming = admitted.iter().filter(|a| a.name != name).map(|a| &a.object);
+        let all = there.iter().chain(coming);
+        let all: Vec<_> = all.map(|object| Counted::of(&place.resource, object)).collect();
+        for limit in &limits {
+            request.check(limit, &all)?;
         }
         if operation == Operation::Create && !attributes.dry_run && !name.is_empty() {
-            admitted.push_back(Admitted {
+            admitted.push(Admitted {
                 at: Instant::now(),
-                namespace: attributes.namespace.to_owned(),
                 name: name.to_owned(),
                 object: Arc::new(object.clone()),
-                resource,
             });
         }
         Ok(())
@@ -133,16 +154,41 @@ impl Plugin for ResourceQuota {
 }
 
 impl ResourceQuota {
+    /// What was admitted to a place a moment ago.
+    fn admitted(&self, place: &Place) -> Arc<Mutex<Vec<Admitted>>> {
+        let mut places = self.places.lock().expect("no holder of this lock panics");
+        if places.len() >= PLACES {
+            places.retain(|_, admitted| {
+                // Nobody else holds it, so that the lock is free.
+                Arc::strong_count(admitted) > 1
+                    || admitted
+                        .lock()
+                        .expect("no holder of this lock panics")
+                        .iter()
+                        .any(Admitted::is_on_its_way)
+            });
+        }
+        places.entry(place.clone()).or_default().clone()
+    }
+
     /// An object that can be deleted has arrived.
     fn forget(&self, attributes: &Attributes<'_>) {
-        let resource = attributes.group_resource();
-        let mut admitted = self.admitted.lock().expect("no holder of this lock panics");
-        admitted.retain(|a| {
-            a.name != attributes.name
-                || a.namespace != attributes.namespace
-                || a.resource != resource
-        });
+        let places = self.places.lock().expect("no holder of this lock panics");
+        let Some(admitted) = places.get(&Place::of(attributes)).cloned() else { return };
+        drop(places);
+        let mut admitted = admitted.lock().expect("no holder of this lock panics");
+        admitted.retain(|a| a.name != attributes.name);
     }
+}
+
+/// What a quota allows of what a write adds.
+struct Limit<'a> {
+    /// The quota's name.
+    name: &'a str,
+    scopes: Scopes,
+    hard: Amounts,
+    /// What the write adds.
+    demand: Amounts,
 }
 
 /// A write and what it changes.
@@ -162,40 +208,42 @@ impl<'a> Request<'a> {
         Self { attributes, object, new, old, now: Timestamp::now() }
     }
 
-    /// Refuses the write when it passes the quota, given all objects that are there.
-    fn check(
-        &self,
-        quota: &Value,
-        there: &[Arc<Value>],
-        resource: &GroupResource,
-    ) -> Result<(), Status> {
-        let scopes = Scopes::of(quota);
-        if !self.new.is_in(&scopes) {
-            return Ok(());
-        }
-        let name = text(&quota["metadata"]["name"]);
-        let hard = amounts(&quota["spec"]["hard"]);
-        if self.attributes.is("", "pods") && self.attributes.operation() == Operation::Create {
-            let missing = unspecified(&hard, self.object);
-            if !missing.is_empty() {
-                let why = format!("failed quota: {name}: must specify {missing}");
-                return Err(self.attributes.forbidden(Some(self.object), &why));
+    /// The quotas that limit something of what the write adds. Refuses a pod that leaves out what
+    /// one of them needs to know.
+    fn limits<'q>(&self, quotas: &'q [Arc<Value>]) -> Result<Vec<Limit<'q>>, Status> {
+        let mut limits = Vec::new();
+        for quota in quotas {
+            let scopes = Scopes::of(quota);
+            if !self.new.is_in(&scopes) {
+                continue;
+            }
+            let name = text(&quota["metadata"]["name"]);
+            let hard = amounts(&quota["spec"]["hard"]);
+            if self.attributes.is("", "pods") && self.attributes.operation() == Operation::Create {
+                let missing = unspecified(&hard, self.object);
+                if !missing.is_empty() {
+                    let why = format!("failed quota: {name}: must specify {missing}");
+                    return Err(self.attributes.forbidden(Some(self.object), &why));
+                }
+            }
+            let demand = self.demand(&hard, &scopes);
+            if !demand.is_empty() {
+                limits.push(Limit { name, scopes, hard, demand });
             }
         }
-        let limited = self.demand(&hard, &scopes);
-        if limited.is_empty() {
-            return Ok(());
-        }
+        Ok(limits)
+    }
+
+    /// Refuses the write when it passes the limit, given all objects that are there.
+    fn check(&self, limit: &Limit<'_>, there: &[Counted]) -> Result<(), Status> {
+        let Limit { name, scopes, hard, demand } = limit;
         let mut used = Amounts::new();
-        for other in there {
-            let other = Counted::of(resource, other);
-            if other.is_in(&scopes) {
-                sum(&mut used, &other, self.now);
-            }
+        for other in there.iter().filter(|other| other.is_in(scopes)) {
+            sum(&mut used, other, self.now);
         }
         let of = |list: &Amounts, key: &str| list.get(key).copied().unwrap_or_default();
         let exceeded: Vec<&String> =
-            limited.keys().filter(|key| of(&used, key) + limited[*key] > hard[*key]).collect();
+            demand.keys().filter(|key| of(&used, key) + demand[*key] > hard[*key]).collect();
         if exceeded.is_empty() {
             return Ok(());
         }
@@ -205,9 +253,9 @@ impl<'a> Request<'a> {
         };
         let why = format!(
             "exceeded quota: {name}, requested: {}, used: {}, limited: {}",
-            print(&limited),
+            print(demand),
             print(&used),
-            print(&hard)
+            print(hard)
         );
         Err(self.attributes.forbidden(Some(self.object), &why))
     }
@@ -258,4 +306,45 @@ fn unspecified(hard: &Amounts, pod: &Value) -> String {
         }
     }
     missing.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(namespace: &str) -> Place {
+        Place { resource: GroupResource::new("", "pods"), namespace: namespace.to_owned() }
+    }
+
+    #[test]
+    fn namespaces_do_not_wait_for_each_other() {
+        let quotas = ResourceQuota::default();
+        let one = quotas.admitted(&place("one"));
+        let _busy = one.lock().unwrap();
+        assert!(quotas.admitted(&place("one")).try_lock().is_err());
+        assert!(quotas.admitted(&place("two")).try_lock().is_ok());
+    }
+
+    #[test]
+    fn a_place_is_kept_while_something_is_on_its_way_to_it() {
+        let quotas = ResourceQuota::default();
+        let admitted = |seconds| Admitted {
+            at: Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap(),
+            name: "a".into(),
+            object: Arc::default(),
+        };
+        quotas.admitted(&place("fresh")).lock().unwrap().push(admitted(0));
+        quotas.admitted(&place("old")).lock().unwrap().push(admitted(10));
+        let held = quotas.admitted(&place("held"));
+        for number in 0..PLACES - 3 {
+            quotas.admitted(&place(&number.to_string()));
+        }
+        assert_eq!(quotas.places.lock().unwrap().len(), PLACES);
+        quotas.admitted(&place("last"));
+        let places = quotas.places.lock().unwrap();
+        let mut left: Vec<_> = places.keys().map(|place| place.namespace.as_str()).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["fresh", "held", "last"]);
+        drop(held);
+    }
 }

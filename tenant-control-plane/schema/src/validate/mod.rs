@@ -9,6 +9,7 @@ mod config;
 mod declared;
 mod faults;
 mod fixed;
+mod job;
 mod labels;
 mod meta;
 mod pod;

@@ -130,42 +130,7 @@ pub(super) fn replication_controller(controller: &Value, faults: &mut Faults) {
 }
 
 pub(super) fn job(job: &Value, faults: &mut Faults) {
-    job_spec(&job["spec"], &At::new("spec"), faults);
-}
-
-fn job_spec(spec: &Value, at: &At<'_>, faults: &mut Faults) {
-    for name in [
-        "parallelism",
-        "completions",
-        "backoffLimit",
-        "ttlSecondsAfterFinished",
-        "activeDeadlineSeconds",
-        "backoffLimitPerIndex",
-        "maxFailedIndexes",
-    ] {
-        faults.not_negative(spec, name, at);
-    }
-    let is_indexed = text(spec, "completionMode") == "Indexed";
-    if is_indexed && spec.get("completions").is_none() {
-        let why = "when completion mode is Indexed";
-        faults.required(&at.field("completions"), why);
-    }
-    if !is_indexed && spec.get("backoffLimitPerIndex").is_some() {
-        let why = "requires indexed completion mode";
-        faults.invalid(
-            &at.field("backoffLimitPerIndex"),
-            spec["backoffLimitPerIndex"].clone(),
-            why,
-        );
-    }
-    let template = at.field("template");
-    check_template(&spec["template"], &template, faults);
-    let policy = text(&spec["template"]["spec"], "restartPolicy");
-    let allowed: &[&str] =
-        if spec.get("podFailurePolicy").is_some() { &["Never"] } else { &["OnFailure", "Never"] };
-    if policy == "Always" || !allowed.contains(&policy) {
-        check_restart_policy(&spec["template"], allowed, &template, faults);
-    }
+    super::job::check(&job["spec"], &At::new("spec"), faults);
 }
 
 pub(super) fn cron_job(cron: &Value, faults: &mut Faults) {
@@ -194,7 +159,7 @@ pub(super) fn cron_job(cron: &Value, faults: &mut Faults) {
     {
         faults.not_negative(spec, name, &at);
     }
-    job_spec(&spec["jobTemplate"]["spec"], &At::new("spec.jobTemplate.spec"), faults);
+    super::job::check(&spec["jobTemplate"]["spec"], &At::new("spec.jobTemplate.spec"), faults);
 }
 
 fn schedule_fault(schedule: &str) -> String {

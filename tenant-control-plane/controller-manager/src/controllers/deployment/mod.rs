@@ -126,7 +126,8 @@ impl Controller {
         }
         let candidates = self.sets.cache().list_namespace(&key.namespace);
         let owned =
-            pods::claim_with(&self.sets, deployment.as_ref(), &spec.selector, candidates).await?;
+            pods::claim_with(&self.sets, deployment.as_ref(), &spec.selector, candidates, None)
+                .await?;
         let has_pods = |set: &ReplicaSet| {
             let uid = set.metadata.uid.as_deref().unwrap_or_default();
             let pods = self.pods.by_index(owners::BY_CONTROLLER, uid);

@@ -8,7 +8,7 @@ use kube::core::metadata::PartialObjectMeta;
 use serde_json::{Value, json};
 
 use super::Collector;
-use super::graph::{FOREGROUND, Identity, ORPHAN, Work};
+use super::graph::{FOREGROUND, Identity, ORPHAN, Vertex, Work};
 use crate::writes::{code, ignore_missing};
 
 /// Reads of single objects need only their metadata.
@@ -24,8 +24,27 @@ enum OwnerState {
     Dangling,
     /// The owner is there, but only until its dependents are gone.
     Waiting,
-    /// The reference names a kind that is not served: nothing can be said.
+    /// The reference names a kind that is not served: nothing can be said yet.
     Unknown,
+    /// No object can be what the reference names.
+    Nonsense,
+}
+
+/// Where an object is read and written.
+enum Place {
+    At(String),
+    /// Nobody serves the kind, at this time.
+    Unserved,
+    /// An object of a namespace, named without one.
+    Nowhere,
+}
+
+/// How far a piece of work came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Done,
+    /// It needs a kind that is not served, at this time.
+    Unserved,
 }
 
 /// What to do with an object, given the states of its owners.
@@ -41,7 +60,7 @@ enum Decision {
 
 fn decide(states: &[OwnerState], has_dependents: bool) -> Decision {
     let any = |state| states.contains(&state);
-    if states.is_empty() || any(OwnerState::Unknown) {
+    if states.is_empty() || any(OwnerState::Unknown) || any(OwnerState::Nonsense) {
         return Decision::Keep;
     }
     let lost = any(OwnerState::Dangling) || any(OwnerState::Waiting);
@@ -66,21 +85,27 @@ fn policy(meta: &ObjectMeta, foreground: bool) -> &'static str {
 
 impl Collector {
     pub(super) async fn handle(&self, work: Work) -> anyhow::Result<Requeue> {
-        match work {
-            Work::Examine(uid) => self.examine(&uid).await?,
-            Work::Orphan(uid) => self.orphan(&uid).await?,
+        let generation = self.served.generation();
+        let progress = match &work {
+            Work::Examine(uid) => self.examine(uid).await?,
+            Work::Orphan(uid) => self.orphan(uid).await?,
+        };
+        if progress == Progress::Unserved && !self.served.park(work.clone(), generation) {
+            self.queue.add(work);
         }
         Ok(None)
     }
 
-    fn path(&self, identity: &Identity) -> Option<String> {
-        let resource = self.resource(&identity.api_version, &identity.kind)?;
+    fn place(&self, identity: &Identity) -> Place {
+        let Some(resource) = self.served.find(&identity.api_version, &identity.kind) else {
+            return Place::Unserved;
+        };
         let base = match (resource.namespaced, identity.namespace.as_str()) {
-            (true, "") => return None,
+            (true, "") => return Place::Nowhere,
             (true, namespace) => resource.path(Some(namespace)),
             (false, _) => resource.path(None),
         };
-        Some(format!("{base}/{}", identity.name))
+        Place::At(format!("{base}/{}", identity.name))
     }
 
     async fn read(&self, path: &str) -> Result<Option<ObjectMeta>, kube::Error> {
@@ -108,30 +133,48 @@ impl Collector {
         }
     }
 
-    async fn examine(&self, uid: &str) -> anyhow::Result<()> {
-        let Some(vertex) = self.graph().get(uid).cloned() else { return Ok(()) };
-        // A kind that is not served (any more) cannot be asked about.
-        let Some(path) = self.path(&vertex.identity) else { return Ok(()) };
+    async fn examine(&self, uid: &str) -> anyhow::Result<Progress> {
+        let Some(vertex) = self.graph().get(uid).cloned() else { return Ok(Progress::Done) };
+        let path = match self.place(&vertex.identity) {
+            Place::At(path) => path,
+            Place::Unserved => return Ok(Progress::Unserved),
+            Place::Nowhere => return Ok(Progress::Done),
+        };
         let live = self.read(&path).await?.filter(|meta| meta.uid.as_deref() == Some(uid));
         let Some(live) = live else {
             let work = self.graph().remove(uid);
             self.enqueue(work);
-            return Ok(());
+            return Ok(Progress::Done);
         };
         if vertex.is_rumour {
             let work = self.graph().observe(vertex.identity.clone(), &live);
             self.enqueue(work);
         }
         if vertex.waits_for_dependents {
-            return self.finish_foreground(uid, &path, &live).await;
+            self.finish_foreground(uid, &path, &live).await?;
+            return Ok(Progress::Done);
         }
         if live.deletion_timestamp.is_some() {
-            return Ok(());
+            return Ok(Progress::Done);
         }
+        self.judge(&vertex, uid, &path, &live).await
+    }
+
+    /// Does what the states of the object's owners ask for.
+    async fn judge(
+        &self,
+        vertex: &Vertex,
+        uid: &str,
+        path: &str,
+        live: &ObjectMeta,
+    ) -> anyhow::Result<Progress> {
         let owners = live.owner_references.clone().unwrap_or_default();
         let states = join_all(owners.iter().map(|o| self.state(o, &vertex.identity.namespace)));
         let states = states.await.into_iter().collect::<Result<Vec<_>, _>>()?;
         match decide(&states, !vertex.dependents.is_empty()) {
+            Decision::Keep if states.contains(&OwnerState::Unknown) => {
+                return Ok(Progress::Unserved);
+            }
             Decision::Keep => {}
             Decision::DropReferences => {
                 let kept: Vec<_> = owners
@@ -140,10 +183,10 @@ impl Collector {
                     .filter(|(_, state)| **state == OwnerState::Solid)
                     .map(|(owner, _)| owner)
                     .collect();
-                self.send(http::Method::PATCH, &path, references(&live, &kept)).await?;
+                self.send(http::Method::PATCH, path, references(live, &kept)).await?;
             }
             Decision::Delete { foreground } => {
-                let policy = policy(&live, foreground);
+                let policy = policy(live, foreground);
                 tracing::info!(
                     kind = %vertex.identity.kind, namespace = %vertex.identity.namespace,
                     name = %vertex.identity.name, policy, "deleting an object without owners"
@@ -152,10 +195,10 @@ impl Collector {
                     "kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": policy,
                     "preconditions": {"uid": uid, "resourceVersion": live.resource_version},
                 });
-                self.send(http::Method::DELETE, &path, options).await?;
+                self.send(http::Method::DELETE, path, options).await?;
             }
         }
-        Ok(())
+        Ok(Progress::Done)
     }
 
     async fn state(
@@ -183,7 +226,11 @@ impl Collector {
             namespace: namespace.to_owned(),
             name: owner.name.clone(),
         };
-        let Some(path) = self.path(&identity) else { return Ok(OwnerState::Unknown) };
+        let path = match self.place(&identity) {
+            Place::At(path) => path,
+            Place::Unserved => return Ok(OwnerState::Unknown),
+            Place::Nowhere => return Ok(OwnerState::Nonsense),
+        };
         Ok(match self.read(&path).await? {
             Some(meta) if meta.uid.as_deref() == Some(&owner.uid) => {
                 let waits = meta.deletion_timestamp.is_some()
@@ -249,12 +296,17 @@ impl Collector {
         Ok(self.send(http::Method::PATCH, path, patch).await?)
     }
 
-    /// Takes the owner's reference off all its dependents, then its finalizer off the owner.
-    async fn orphan(&self, uid: &str) -> anyhow::Result<()> {
-        let Some(owner) = self.graph().get(uid).cloned() else { return Ok(()) };
+    /// Takes the owner's reference off all its dependents, then its finalizer off the owner: a
+    /// dependent that kept the reference would be deleted once the owner is gone.
+    async fn orphan(&self, uid: &str) -> anyhow::Result<Progress> {
+        let Some(owner) = self.graph().get(uid).cloned() else { return Ok(Progress::Done) };
         for dependent in &owner.dependents {
             let Some(vertex) = self.graph().get(dependent).cloned() else { continue };
-            let Some(path) = self.path(&vertex.identity) else { continue };
+            let path = match self.place(&vertex.identity) {
+                Place::At(path) => path,
+                Place::Unserved => return Ok(Progress::Unserved),
+                Place::Nowhere => continue,
+            };
             let live = self.read(&path).await?;
             let Some(live) = live.filter(|meta| meta.uid.as_ref() == Some(dependent)) else {
                 continue;
@@ -265,11 +317,16 @@ impl Collector {
                 self.send(http::Method::PATCH, &path, references(&live, &kept)).await?;
             }
         }
-        let Some(path) = self.path(&owner.identity) else { return Ok(()) };
-        match self.read(&path).await?.filter(|meta| meta.uid.as_deref() == Some(uid)) {
-            Some(live) => self.drop_finalizer(&path, &live, ORPHAN).await,
-            None => Ok(()),
+        let path = match self.place(&owner.identity) {
+            Place::At(path) => path,
+            Place::Unserved => return Ok(Progress::Unserved),
+            Place::Nowhere => return Ok(Progress::Done),
+        };
+        if let Some(live) = self.read(&path).await?.filter(|meta| meta.uid.as_deref() == Some(uid))
+        {
+            self.drop_finalizer(&path, &live, ORPHAN).await?;
         }
+        Ok(Progress::Done)
     }
 }
 
@@ -285,7 +342,7 @@ mod tests {
 
     #[test]
     fn an_object_stays_while_one_owner_does() {
-        use OwnerState::{Dangling, Solid, Unknown, Waiting};
+        use OwnerState::{Dangling, Nonsense, Solid, Unknown, Waiting};
         assert_eq!(decide(&[], false), Decision::Keep);
         assert_eq!(decide(&[Solid], true), Decision::Keep);
         assert_eq!(decide(&[Solid, Dangling], true), Decision::DropReferences);
@@ -294,6 +351,7 @@ mod tests {
         assert_eq!(decide(&[Waiting], true), Decision::Delete { foreground: true });
         assert_eq!(decide(&[Waiting, Dangling], false), Decision::Delete { foreground: false });
         assert_eq!(decide(&[Unknown, Dangling], false), Decision::Keep);
+        assert_eq!(decide(&[Nonsense, Dangling], false), Decision::Keep);
     }
 
     #[test]

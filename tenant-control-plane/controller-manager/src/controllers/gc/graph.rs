@@ -35,7 +35,7 @@ pub struct Vertex {
     pub waits_for_dependents: bool,
     /// True when it is being deleted.
     pub deleting: bool,
-    /// True while it is only known from a dependent's reference.
+    /// True while it is only known from a dependent's reference, or nobody watches its kind.
     pub is_rumour: bool,
 }
 
@@ -86,6 +86,9 @@ impl Graph {
     /// Takes in an object that is there.
     pub fn observe(&mut self, identity: Identity, meta: &ObjectMeta) -> Vec<Work> {
         let Some(uid) = meta.uid.clone() else { return Vec::new() };
+        if self.absent.remove(&uid) {
+            self.absent_order.retain(|absent| *absent != uid);
+        }
         let owners = meta.owner_references.clone().unwrap_or_default();
         let deleting = meta.deletion_timestamp.is_some();
         let foreground = deleting && has_finalizer(meta, FOREGROUND);
@@ -106,7 +109,10 @@ impl Graph {
         };
         self.vertices.insert(uid.clone(), vertex);
         self.relink(&uid, &identity.namespace, &old_owners, &owners, &mut work);
-        if was_rumour && !owners.is_empty() && owners.iter().any(|o| self.is_absent(&o.uid)) {
+        let is_new = |owner: &OwnerReference| {
+            was_rumour || old_owners.iter().all(|old| old.uid != owner.uid)
+        };
+        if owners.iter().any(|owner| is_new(owner) && self.is_absent(&owner.uid)) {
             work.push(Work::Examine(uid.clone()));
         }
         if deleting && has_finalizer(meta, ORPHAN) {
@@ -197,6 +203,17 @@ impl Graph {
         let mut work: Vec<_> = vertex.dependents.into_iter().map(Work::Examine).collect();
         work.extend(self.waiting_owners(&vertex.owners));
         work
+    }
+
+    /// What is known of an object may no longer be true.
+    pub fn doubt(&mut self, uid: &str) -> Vec<Work> {
+        let Some(vertex) = self.vertices.get_mut(uid) else { return Vec::new() };
+        if vertex.owners.is_empty() && vertex.dependents.is_empty() {
+            self.vertices.remove(uid);
+            return Vec::new();
+        }
+        vertex.is_rumour = true;
+        vec![Work::Examine(uid.to_owned())]
     }
 
     /// The dependents that hold back an owner's foreground deletion.
@@ -291,6 +308,32 @@ mod tests {
         assert_eq!(graph.remove("ghost"), [examine("dep")]);
         graph.observe(identity("owner"), &meta("owner", None, false, &[]));
         assert!(!graph.get("owner").unwrap().is_rumour);
+    }
+
+    #[test]
+    fn a_late_reference_to_an_owner_that_is_gone_is_looked_at() {
+        let mut graph = Graph::default();
+        graph.observe(identity("dep"), &meta("dep", None, false, &[]));
+        graph.remove("owner");
+        let late = meta("dep", Some("owner"), false, &[]);
+        assert_eq!(graph.observe(identity("dep"), &late), [examine("dep")]);
+        assert!(graph.observe(identity("dep"), &late).is_empty(), "once");
+        graph.observe(identity("owner"), &meta("owner", None, false, &[]));
+        assert!(!graph.is_absent("owner"), "it is there after all");
+    }
+
+    #[test]
+    fn a_doubted_object_is_asked_about_and_not_taken_for_gone() {
+        let mut graph = Graph::default();
+        graph.observe(identity("owner"), &meta("owner", None, false, &[]));
+        graph.observe(identity("dep"), &meta("dep", Some("owner"), false, &[]));
+        graph.observe(identity("alone"), &meta("alone", None, false, &[]));
+        assert_eq!(graph.doubt("owner"), [examine("owner")]);
+        assert_eq!(graph.doubt("dep"), [examine("dep")]);
+        assert!(graph.doubt("alone").is_empty() && graph.get("alone").is_none());
+        assert!(!graph.is_absent("owner") && !graph.is_absent("alone"));
+        assert!(graph.get("owner").unwrap().is_rumour);
+        assert!(graph.get("owner").unwrap().dependents.contains("dep"));
     }
 
     #[test]

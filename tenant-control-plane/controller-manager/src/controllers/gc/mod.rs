@@ -5,7 +5,7 @@
 //! deleted, the object and its owners are read from the API server itself.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use component::WorkQueue;
@@ -25,13 +25,18 @@ use crate::discovery::{self, Resource};
 
 mod collect;
 mod graph;
+mod served;
 #[cfg(test)]
 mod tests;
 
 use graph::{Graph, Identity, Work};
+use served::Served;
 
 /// How often new and vanished kinds are looked for.
 const DISCOVERY_PERIOD: Duration = Duration::from_secs(30);
+
+/// The same while some group does not answer.
+const PARTIAL_PERIOD: Duration = Duration::from_secs(5);
 
 /// The same after a failure.
 const RETRY: Duration = Duration::from_millis(500);
@@ -56,7 +61,7 @@ pub fn start(context: &Context) -> anyhow::Result<Option<Running>> {
         Box::pin(async move {
             loop {
                 // The first answer must not take half a minute because of a restart.
-                let pause = if finder.follow_discovery().await { DISCOVERY_PERIOD } else { RETRY };
+                let pause = finder.follow_discovery().await;
                 tokio::select! {
                     () = finder.shutdown.cancelled() => return,
                     () = tokio::time::sleep(pause) => {}
@@ -92,7 +97,7 @@ struct Collector {
     watching: Client,
     graph: Mutex<Graph>,
     queue: Arc<WorkQueue<Work>>,
-    resources: RwLock<Vec<Resource>>,
+    served: Served,
     monitors: Mutex<HashMap<Resource, Monitor>>,
     synced: watch::Sender<bool>,
     shutdown: CancellationToken,
@@ -105,7 +110,7 @@ impl Collector {
             watching,
             graph: Mutex::new(Graph::default()),
             queue: Arc::new(WorkQueue::new()),
-            resources: RwLock::new(Vec::new()),
+            served: Served::default(),
             monitors: Mutex::new(HashMap::new()),
             synced: watch::Sender::new(false),
             shutdown,
@@ -122,23 +127,19 @@ impl Collector {
         }
     }
 
-    /// The resource that serves a kind.
-    fn resource(&self, api_version: &str, kind: &str) -> Option<Resource> {
-        let group = api_version.split_once('/').map_or("", |(group, _)| group);
-        let resources = self.resources.read().expect("no code panics while it holds this lock");
-        resources.iter().find(|r| r.kind == kind && r.group() == group).cloned()
-    }
-
-    /// Starts watching kinds that are new, and stops watching those that are gone. False when
-    /// discovery could not be read.
-    async fn follow_discovery(self: &Arc<Self>) -> bool {
-        let found = match discovery::discover(&self.client).await {
+    /// Starts watching kinds that are new, and stops watching those that are gone. Returns when to
+    /// look again.
+    async fn follow_discovery(self: &Arc<Self>) -> Duration {
+        let mut found = match discovery::discover(&self.client).await {
             Ok(found) => found,
             Err(error) => {
                 tracing::warn!("the garbage collector could not read discovery: {error:#}");
-                return false;
+                return RETRY;
             }
         };
+        // A group that does not answer just now keeps its kinds and their watches.
+        found.keep_unanswered(&self.served.resources());
+        let next = if found.failed.is_empty() { DISCOVERY_PERIOD } else { PARTIAL_PERIOD };
         let wanted: HashSet<_> = found
             .resources
             .iter()
@@ -147,21 +148,18 @@ impl Collector {
             })
             .cloned()
             .collect();
-        *self.resources.write().expect("no code panics while it holds this lock") = found.resources;
+        self.enqueue(self.served.replace(found.resources));
         let mut waiting = Vec::new();
         {
             let mut monitors =
                 self.monitors.lock().expect("no code panics while it holds this lock");
-            // A group that does not answer just now keeps its watches.
-            if found.failed.is_empty() {
-                monitors.retain(|resource, monitor| {
-                    let keep = wanted.contains(resource);
-                    if !keep {
-                        monitor.stop.cancel();
-                    }
-                    keep
-                });
-            }
+            monitors.retain(|resource, monitor| {
+                let keep = wanted.contains(resource);
+                if !keep {
+                    monitor.stop.cancel();
+                }
+                keep
+            });
             for resource in wanted {
                 if let std::collections::hash_map::Entry::Vacant(slot) = monitors.entry(resource) {
                     let monitor = self.watch(slot.key().clone());
@@ -174,13 +172,13 @@ impl Collector {
             waiting.iter_mut().map(|listed| async { listed.wait_for(|done| *done).await.is_ok() }),
         );
         tokio::select! {
-            () = self.shutdown.cancelled() => return true,
+            () = self.shutdown.cancelled() => return next,
             // A kind that cannot be listed must not hold up all the others.
             () = tokio::time::sleep(LIST_TIMEOUT) => {}
             _ = all => {}
         }
         self.synced.send_replace(true);
-        true
+        next
     }
 
     fn watch(self: &Arc<Self>, resource: Resource) -> Monitor {
@@ -193,15 +191,20 @@ impl Collector {
                 () = stopped.cancelled() => {}
                 () = this.observe_all(&resource, &done, &mut seen) => {}
             }
-            // The kind is no longer served: its objects are gone.
             if !this.shutdown.is_cancelled() {
-                for uid in seen {
-                    let work = this.graph().remove(&uid);
-                    this.enqueue(work);
-                }
+                this.doubt(seen);
             }
         });
         Monitor { stop, listed }
+    }
+
+    /// Nobody watches these objects any more. They may be gone with their kind, or be served in
+    /// another version: each is asked about as soon as its kind is known.
+    fn doubt(&self, seen: HashSet<String>) {
+        for uid in seen {
+            let work = self.graph().doubt(&uid);
+            self.enqueue(work);
+        }
     }
 
     async fn observe_all(

@@ -101,6 +101,13 @@ impl World {
         });
         let client = Client::new(service, "ns");
         let collector = Collector::new(client.clone(), client, CancellationToken::new());
+        let mut world = Self { store, collector, told: BTreeMap::new() };
+        world.serve(true);
+        world
+    }
+
+    /// What discovery says of the kind from now on.
+    fn serve(&mut self, served: bool) {
         let thing = Resource {
             api_version: "example.com/v1".into(),
             kind: "Thing".into(),
@@ -108,8 +115,14 @@ impl World {
             namespaced: true,
             verbs: Vec::new(),
         };
-        collector.resources.write().unwrap().push(thing);
-        Self { store, collector, told: BTreeMap::new() }
+        let resources = served.then_some(thing).into_iter().collect();
+        self.collector.enqueue(self.collector.served.replace(resources));
+    }
+
+    /// The kind's watch ends, as when it vanishes from discovery.
+    fn stop_watching(&mut self) {
+        let uids = self.told.values().map(|o| o["metadata"]["uid"].as_str().unwrap().to_owned());
+        self.collector.doubt(uids.collect());
     }
 
     /// Tells the collector what changed, as its watches would.
@@ -210,4 +223,56 @@ async fn a_dependent_with_another_owner_stays() {
     world.delete("one", "Foreground");
     assert_eq!(world.run().await, ["a", "two"]);
     assert_eq!(world.owners("a"), 1);
+}
+
+#[tokio::test]
+async fn a_kind_that_vanishes_for_a_moment_takes_nothing_with_it() {
+    let mut world = World::new(&[("child", &["parent"]), ("parent", &[]), ("late", &["gone"])]);
+    assert_eq!(world.run().await, ["child", "parent"]);
+    world.stop_watching();
+    world.serve(false);
+    assert_eq!(world.run().await, ["child", "parent"]);
+    world.serve(true);
+    assert_eq!(world.run().await, ["child", "parent"]);
+    // The dependents are listed in another version, and the owner is not yet.
+    world.stop_watching();
+    world.told.retain(|path, _| path.ends_with("parent"));
+    assert_eq!(world.run().await, ["child", "parent"]);
+    // What happened meanwhile is made up for.
+    world.stop_watching();
+    world.serve(false);
+    world.run().await;
+    world.delete("parent", "Background");
+    world.told = world.store.lock().unwrap().clone();
+    assert_eq!(world.run().await, ["child"]);
+    world.serve(true);
+    assert!(world.run().await.is_empty());
+}
+
+#[tokio::test]
+async fn an_owner_keeps_its_finalizer_until_its_dependents_can_be_let_go() {
+    let mut world = World::new(&[("child", &["parent"]), ("parent", &[])]);
+    world.run().await;
+    let identity = Identity {
+        api_version: "other.example.com/v1".into(),
+        kind: "Other".into(),
+        namespace: "ns".into(),
+        name: "other".into(),
+    };
+    let owners = world.collector.graph().get("child").unwrap().owners.clone();
+    let meta = ObjectMeta {
+        uid: Some("other".into()),
+        owner_references: Some(owners),
+        ..Default::default()
+    };
+    let work = world.collector.graph().observe(identity, &meta);
+    world.collector.enqueue(work);
+    world.delete("parent", "Orphan");
+    assert_eq!(world.run().await, ["child", "parent"]);
+    let gone = world.collector.graph().remove("other");
+    world.collector.enqueue(gone);
+    world.serve(false);
+    world.serve(true);
+    assert_eq!(world.run().await, ["child"]);
+    assert_eq!(world.owners("child"), 0);
 }

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::Happening;
 use super::outcome::has_failed;
 use super::policy::{self, Verdict, judge};
-use super::tally::{Tally, count, is_indexed};
+use super::tally::{Tally, is_indexed};
 use crate::pods;
 
 /// How the Job ends, and why.
@@ -113,7 +113,8 @@ fn limits(
     }
     let late = spec.active_deadline_seconds.zip(status.start_time.as_ref()).is_some_and(
         |(seconds, start)| {
-            spec.suspend != Some(true) && now.as_second() - start.0.as_second() >= seconds
+            spec.suspend != Some(true)
+                && now.as_second().saturating_sub(start.0.as_second()) >= seconds
         },
     );
     let message = "Job was active longer than specified deadline";
@@ -130,20 +131,20 @@ fn restarted_too_often(spec: &JobSpec, all: &[Arc<Pod>], limit: i32) -> bool {
         let first = status.and_then(|status| status.init_container_statuses.as_ref());
         let main = status.and_then(|status| status.container_statuses.as_ref());
         let both = first.into_iter().flatten().chain(main.into_iter().flatten());
-        both.map(|container| container.restart_count).sum()
+        both.fold(0, |sum, container| sum.saturating_add(container.restart_count))
     };
     let up = all.iter().filter(|pod| matches!(pods::phase(pod), "Running" | "Pending"));
-    let restarts: i32 = up.map(restarts).sum();
+    let restarts = up.map(restarts).fold(0, i32::saturating_add);
     restarts > 0 && restarts >= limit
 }
 
 fn index_limits(spec: &JobSpec, tally: &Tally) -> Option<End> {
-    let failed = count(tally.failed_indexes.as_ref()?.len());
+    let failed = tally.failed_indexes.as_ref()?.len();
     if spec.max_failed_indexes.is_some_and(|most| failed > most) {
         let message = "Job has exceeded the specified maximal number of failed indexes";
         return Some(End::failure("MaxFailedIndexesExceeded", message));
     }
-    let over = failed + count(tally.completed.len()) >= spec.completions.unwrap_or_default();
+    let over = failed.saturating_add(tally.completed.len()) >= spec.completions.unwrap_or_default();
     (failed > 0 && over).then(|| End::failure("FailedIndexes", "Job has failed indexes"))
 }
 

@@ -4,10 +4,11 @@
 //! pod's uid is first noted in the status, then the finalizer is taken off, then the count is raised
 //! (KEP-2307).
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use component::workqueue::Requeue;
-use component::{EventType, Informer, ObjectKey, WorkQueue};
+use component::{EventType, Informer, ObjectKey, WorkQueue, selector};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -32,6 +33,9 @@ use plan::{Plan, World};
 /// Finalizer of pods whose result is not counted yet.
 const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
 
+/// Most pods written to at the same time.
+const AT_ONCE: usize = 50;
+
 /// A condition of the Job that is true.
 pub fn has_condition(job: &Job, kind: &str) -> bool {
     let conditions = job.status.as_ref().and_then(|status| status.conditions.as_ref());
@@ -52,7 +56,8 @@ pub fn start(context: &Context) -> anyhow::Result<Option<Running>> {
     let queue = Arc::new(WorkQueue::new());
     enqueue_changes(&jobs, &queue);
     let cache = pods::informer(context);
-    pods::enqueue_controllers(&cache, "Job", &queue, |_| Vec::new());
+    let candidates = jobs.clone();
+    pods::enqueue_controllers(&cache, "Job", &queue, move |pod| selecting(&candidates, pod));
     let strays: Arc<WorkQueue<ObjectKey>> = Arc::new(WorkQueue::new());
     let wake = strays.clone();
     cache.on_change(move |change| {
@@ -60,9 +65,18 @@ pub fn start(context: &Context) -> anyhow::Result<Option<Running>> {
             wake.add(ObjectKey::of(change.latest().as_ref()));
         }
     });
+    wake_strays(&jobs, &cache, &strays);
     let controller = Arc::new(Controller {
         writer: Writer::new(context.client.clone(), jobs),
-        pods: PodControl::new(context, "job-controller"),
+        pods: PodControl::new(context, "job-controller").adopting_with(FINALIZER),
+        dropped: Mutex::default(),
+    });
+    let forgetful = Arc::downgrade(&controller);
+    cache.on_change(move |change| {
+        if let (None, Some(controller)) = (change.new, forgetful.upgrade()) {
+            let uid = change.latest().metadata.uid.as_deref().unwrap_or_default();
+            controller.dropped().remove(uid);
+        }
     });
     let (tidier, workers) = (controller.clone(), context.config.workers.job);
     Ok(Some(crate::context::together(vec![
@@ -80,6 +94,38 @@ pub fn start(context: &Context) -> anyhow::Result<Option<Running>> {
     ])))
 }
 
+/// The Jobs that may adopt a pod.
+fn selecting(jobs: &Informer<Job>, pod: &Pod) -> Vec<ObjectKey> {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let labels = pod.metadata.labels.as_ref();
+    let matching = jobs.list_namespace(namespace).into_iter().filter(|job| {
+        let selector = job.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+        selector.is_some_and(|selector| selector::matches(selector, labels))
+    });
+    matching.map(|job| ObjectKey::of(job.as_ref())).collect()
+}
+
+/// When a Job is gone, is going or has ended, its pods are let go.
+fn wake_strays(
+    jobs: &Informer<Job>,
+    pods: &Arc<Informer<Pod>>,
+    strays: &Arc<WorkQueue<ObjectKey>>,
+) {
+    let (pods, strays) = (pods.clone(), strays.clone());
+    jobs.on_change(move |change| {
+        let over = |job: &Job| job.metadata.deletion_timestamp.is_some() || is_finished(job);
+        if change.new.is_some_and(|job| !over(job)) {
+            return;
+        }
+        let uid = change.latest().metadata.uid.as_deref().unwrap_or_default();
+        for pod in pods.by_index(owners::BY_CONTROLLER, uid) {
+            if has_finalizer(&pod) {
+                strays.add(ObjectKey::of(pod.as_ref()));
+            }
+        }
+    });
+}
+
 fn has_finalizer(pod: &Pod) -> bool {
     pod.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
 }
@@ -87,9 +133,16 @@ fn has_finalizer(pod: &Pod) -> bool {
 struct Controller {
     writer: Writer<Job>,
     pods: PodControl,
+    /// Uids of pods that were dropped, as long as they are there. After a restart they count as
+    /// failures for the back-off, and for nothing else.
+    dropped: Mutex<HashSet<String>>,
 }
 
 impl Controller {
+    fn dropped(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.dropped.lock().expect("no code panics while it holds this lock")
+    }
+
     async fn sync(&self, key: &ObjectKey) -> anyhow::Result<Requeue> {
         let Some(job) = self.writer.cache().get(key) else { return Ok(None) };
         let Some(spec) = &job.spec else { return Ok(None) };
@@ -102,7 +155,12 @@ impl Controller {
         }
         let Some(selector) = &spec.selector else { return Ok(None) };
         let owned = self.pods.claim(job.as_ref(), selector).await?;
-        let plan = plan::plan(&job, &World { pods: owned, now: Timestamp::now() });
+        let uids = owned.iter().filter_map(|pod| pod.metadata.uid.clone());
+        let dropped = {
+            let all = self.dropped();
+            uids.filter(|uid| all.contains(uid)).collect()
+        };
+        let plan = plan::plan(&job, &World { pods: owned, dropped, now: Timestamp::now() });
         let result = self.carry_out(&job, plan).await;
         match result {
             Err(error) if namespace_is_terminating(&error) => Ok(None),
@@ -111,14 +169,14 @@ impl Controller {
     }
 
     async fn carry_out(&self, job: &Job, plan: Plan) -> Result<Requeue, kube::Error> {
-        let deletions = plan.delete.iter().map(|pod| self.pods.delete(job, pod));
-        for result in futures::future::join_all(deletions).await {
-            result?;
-        }
+        each(&plan.drop, |pod| self.drop(job, pod)).await?;
+        each(&plan.delete, |pod| self.pods.delete(job, pod)).await?;
+        let (made, created) = self.create(job, &plan.create).await;
+        let status = plan.status_with(made);
         // The status names the uids before their finalizers go.
-        if job.status.as_ref() != Some(&plan.status) {
+        if job.status.as_ref() != Some(&status) {
             let mut updated = job.clone();
-            updated.status = Some(plan.status);
+            updated.status = Some(status);
             if ignore_missing(self.writer.replace_status(&updated).await)?.is_none() {
                 return Ok(None);
             }
@@ -126,20 +184,30 @@ impl Controller {
                 self.pods.recorder().event(job, kind, &reason, message);
             }
         }
-        let releases = plan.release.iter().map(|pod| self.release(pod));
-        for result in futures::future::join_all(releases).await {
-            result?;
-        }
+        each(&plan.release, |pod| self.release(pod)).await?;
+        created?;
+        Ok(plan.requeue)
+    }
+
+    /// Makes pods; returns how many there are now.
+    async fn create(&self, job: &Job, fresh: &[Pod]) -> (usize, Result<(), kube::Error>) {
         let next = std::sync::atomic::AtomicUsize::new(0);
-        let fresh = plan.create;
-        let (_, result) = super::replicaset::slow_start(fresh.len(), || {
+        let (made, result) = super::replicaset::slow_start(fresh.len(), || {
             let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             // After a failure the batch ends, so the index never passes the end.
             self.pods.create(job, &fresh[index.min(fresh.len() - 1)])
         })
         .await;
-        result?;
-        Ok(plan.requeue)
+        (made.len(), result)
+    }
+
+    /// Stops a pod that is not wanted. Without its finalizer it is never counted.
+    async fn drop(&self, job: &Job, pod: &Pod) -> Result<(), kube::Error> {
+        self.dropped().extend(pod.metadata.uid.clone());
+        if has_finalizer(pod) {
+            self.release(pod).await?;
+        }
+        self.pods.delete(job, pod).await
     }
 
     async fn release(&self, pod: &Pod) -> Result<(), kube::Error> {
@@ -182,6 +250,21 @@ impl Controller {
             _ => self.release(&pod).await,
         }
     }
+}
+
+/// Does something to each of the pods, to a few at once; returns a failure after it has tried all.
+async fn each<'a, F, Fut>(pods: &'a [Arc<Pod>], act: F) -> Result<(), kube::Error>
+where
+    F: Fn(&'a Arc<Pod>) -> Fut,
+    Fut: Future<Output = Result<(), kube::Error>>,
+{
+    let mut failure = Ok(());
+    for some in pods.chunks(AT_ONCE) {
+        for outcome in futures::future::join_all(some.iter().map(&act)).await {
+            failure = failure.and(outcome);
+        }
+    }
+    failure
 }
 
 /// An event to be recorded with a status.

@@ -1,6 +1,6 @@
 //! Decides what to do next for one Job. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,30 +18,56 @@ use super::template::{index_of, pod_for};
 use super::{Happening, has_finalizer, is_finished};
 use crate::pods;
 
-/// Most pods made in one pass.
+/// Most pods made in one pass, and most results noted in the status at a time.
 const BURST: usize = 500;
 
 /// What the decision rests on.
 pub(super) struct World {
     /// Pods that the Job controls.
     pub pods: Vec<Arc<Pod>>,
+    /// Uids of those that were dropped.
+    pub dropped: HashSet<String>,
     pub now: Timestamp,
 }
 
-/// What to do, in this order: delete, write the status, release, create.
+impl World {
+    /// The pods whose ends say something about the Job.
+    fn tried(&self) -> Vec<Arc<Pod>> {
+        let dropped =
+            |pod: &Pod| pod.metadata.uid.as_ref().is_some_and(|u| self.dropped.contains(u));
+        self.pods.iter().filter(|pod| !dropped(pod)).cloned().collect()
+    }
+}
+
+/// What to do, in this order: drop, delete, create, write the status, release.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
+    /// Pods that are not wanted now: they are let go and deleted, and count for nothing.
+    pub drop: Vec<Arc<Pod>>,
+    /// Pods that end with their Job.
     pub delete: Vec<Arc<Pod>>,
+    pub create: Vec<Pod>,
+    /// All but the active pods, see [`Plan::status_with`].
     pub status: JobStatus,
+    /// Pods that stay active.
+    pub running: usize,
     pub events: Vec<Happening>,
     pub release: Vec<Arc<Pod>>,
-    pub create: Vec<Pod>,
     pub requeue: Requeue,
+}
+
+impl Plan {
+    /// The status once so many of the pods to create are there.
+    pub(super) fn status_with(&self, made: usize) -> JobStatus {
+        let active = Some(count(self.running + made)).filter(|active| *active > 0);
+        JobStatus { active, ..self.status.clone() }
+    }
 }
 
 /// See the module documentation.
 pub(super) fn plan(job: &Job, world: &World) -> Plan {
     let mut plan = Plan { status: job.status.clone().unwrap_or_default(), ..Plan::default() };
+    plan.running = world.pods.iter().filter(|pod| pods::is_active(pod)).count();
     let Some(spec) = &job.spec else { return plan };
     if is_finished(job) {
         plan.release = world.pods.iter().filter(|pod| has_finalizer(pod)).cloned().collect();
@@ -54,26 +80,30 @@ pub(super) fn plan(job: &Job, world: &World) -> Plan {
     let mut tally = Tally::new(job, spec, &world.pods);
     let end = End::of(job, spec, &plan.status, &world.pods, &tally, world.now);
     let held = tally.awaiting_replacement(spec, &world.pods);
-    for pod in world.pods.iter().filter(|pod| has_finalizer(pod)) {
-        let index = index_of(pod);
-        let is_held = index.and_then(|index| held.get(&index)).is_some_and(|held| is(held, pod));
-        let has_result = pods::phase(pod) == "Succeeded" || has_failed(pod, spec) && !is_held;
-        if end.is_some() || has_result {
-            tally.note(spec, pod, end.as_ref().is_some_and(|end| !end.success));
-            plan.release.push(pod.clone());
-        }
+    let is_over = |pod: &&Arc<Pod>| {
+        let held = index_of(pod).and_then(|index| held.get(&index));
+        let has_failed = has_failed(pod, spec) && !held.is_some_and(|held| is(held, pod));
+        has_finalizer(pod) && (end.is_some() || pods::phase(pod) == "Succeeded" || has_failed)
+    };
+    let mut over = world.pods.iter().filter(is_over);
+    for pod in over.by_ref().take(BURST) {
+        tally.note(spec, pod, end.as_ref().is_some_and(|end| !end.success));
+        plan.release.push(pod.clone());
     }
+    // The release of these brings the Job back for the others.
+    let all_noted = over.next().is_none();
     let mut running: Vec<_> =
         world.pods.iter().filter(|pod| pods::is_active(pod)).cloned().collect();
     let leaving: Vec<_> = world.pods.iter().filter(|pod| is_leaving(pod)).cloned().collect();
     match end {
         Some(end) => {
             plan.delete.append(&mut running);
-            let quiet = tally.is_settled() && leaving.is_empty() && plan.delete.is_empty();
+            let still = leaving.is_empty() && plan.delete.is_empty();
+            let quiet = all_noted && tally.is_settled() && still;
             plan.events.extend(end.show(&mut plan.status, quiet, world.now));
         }
         None if suspended => {
-            plan.delete.append(&mut running);
+            plan.drop.append(&mut running);
             note_suspension(&mut plan, true, world.now);
         }
         None => {
@@ -86,9 +116,9 @@ pub(super) fn plan(job: &Job, world: &World) -> Plan {
     tally.show(spec, &mut plan.status);
     let status = &mut plan.status;
     let ready = running.iter().filter(|pod| pods::is_ready(pod)).count();
-    status.active = Some(count(running.len() + plan.create.len())).filter(|n| *n > 0);
     status.ready = Some(count(ready));
-    status.terminating = Some(count(leaving.len() + plan.delete.len()));
+    plan.running = running.len();
+    status.terminating = Some(count(leaving.len() + plan.delete.len() + plan.drop.len()));
     plan
 }
 
@@ -138,8 +168,8 @@ impl Wants<'_> {
     fn is_open(&self, index: i32) -> bool {
         let failed = self.tally.failed_indexes.as_ref();
         (0..self.spec.completions.unwrap_or_default()).contains(&index)
-            && !self.tally.completed.contains(&index)
-            && failed.is_none_or(|failed| !failed.contains(&index))
+            && !self.tally.completed.contains(index)
+            && failed.is_none_or(|failed| !failed.contains(index))
     }
 
     /// Makes or stops pods until as many run as should.
@@ -152,12 +182,12 @@ impl Wants<'_> {
                     index_of(pod).is_some_and(|index| self.is_open(index) && seen.insert(index))
                 });
             *running = keep;
-            plan.delete.extend(stop);
+            plan.drop.extend(stop);
         }
         let wanted = self.active(running.len());
         if running.len() > wanted {
             running.sort_by_key(|pod| (pods::is_ready(pod), pods::phase(pod) == "Running"));
-            plan.delete.extend(running.drain(..running.len() - wanted));
+            plan.drop.extend(running.drain(..running.len() - wanted));
             return;
         }
         let replace_late = replaces_only_failed(self.spec);
@@ -167,7 +197,7 @@ impl Wants<'_> {
             return;
         }
         if self.tally.failed_indexes.is_none()
-            && let Some(wait) = outcome::backoff(&world.pods, self.spec, world.now)
+            && let Some(wait) = outcome::backoff(&world.tried(), self.spec, world.now)
         {
             plan.requeue = Some(wait);
             return;
@@ -196,9 +226,9 @@ impl Wants<'_> {
 fn deadline(spec: &JobSpec, plan: &mut Plan, now: Timestamp) {
     let Some(seconds) = spec.active_deadline_seconds else { return };
     let Some(start) = &plan.status.start_time else { return };
-    let left = start.0.as_second() + seconds - now.as_second();
-    let left =
-        Duration::from_secs(u64::try_from(left).unwrap_or_default()) + Duration::from_millis(100);
+    let left = seconds.saturating_sub(now.as_second().saturating_sub(start.0.as_second()));
+    let left = Duration::from_secs(u64::try_from(left).unwrap_or_default());
+    let left = left.saturating_add(Duration::from_millis(100));
     plan.requeue = Some(plan.requeue.map_or(left, |other| other.min(left)));
 }
 

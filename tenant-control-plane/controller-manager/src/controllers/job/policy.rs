@@ -1,13 +1,11 @@
 //! `podFailurePolicy` (KEP-3329) and `successPolicy` (KEP-3998). Pure.
 
-use std::collections::BTreeSet;
-
 use k8s_openapi::api::batch::v1::{
     JobSpec, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule,
 };
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
-use super::indexes;
+use super::indexes::Indexes;
 
 /// What a failed pod means for its Job.
 #[derive(Debug, PartialEq)]
@@ -83,15 +81,13 @@ fn exit_code<'a>(
 }
 
 /// Which rule of the success policy the succeeded indexes satisfy.
-pub(super) fn success(spec: &JobSpec, succeeded: &BTreeSet<i32>) -> Option<String> {
+pub(super) fn success(spec: &JobSpec, succeeded: &Indexes) -> Option<String> {
     let rules = spec.success_policy.as_ref().filter(|_| !succeeded.is_empty())?.rules.iter();
-    let enough = |have: usize, wanted: Option<i32>| {
-        wanted.is_some_and(|wanted| usize::try_from(wanted).is_ok_and(|wanted| have >= wanted))
-    };
+    let enough = |have: i32, wanted: Option<i32>| wanted.is_some_and(|wanted| have >= wanted);
     let mut satisfied = rules.enumerate().filter(|(_, rule)| match &rule.succeeded_indexes {
         Some(text) => {
-            let wanted = indexes::parse(text, spec.completions.unwrap_or_default());
-            let have = wanted.intersection(succeeded).count();
+            let wanted = Indexes::parse(text, spec.completions.unwrap_or_default());
+            let have = wanted.intersection(succeeded).len();
             !wanted.is_empty() && (have == wanted.len() || enough(have, rule.succeeded_count))
         }
         None => enough(succeeded.len(), rule.succeeded_count),
@@ -143,7 +139,9 @@ mod tests {
     fn a_success_policy_is_satisfied_by_indexes_or_a_count() {
         let met = |rules: Value, succeeded: &[i32]| {
             let spec = spec(json!({"successPolicy": {"rules": rules}}));
-            success(&spec, &succeeded.iter().copied().collect())
+            let mut set = Indexes::default();
+            succeeded.iter().for_each(|index| set.insert(*index));
+            success(&spec, &set)
         };
         let first = Some("Matched rules at index 0".to_owned());
         assert_eq!(met(json!([{"succeededIndexes": "0,2-3"}]), &[0, 2, 3, 7]), first);
@@ -156,5 +154,6 @@ mod tests {
         let second = Some("Matched rules at index 1".to_owned());
         assert_eq!(met(json!([{"succeededIndexes": "5"}, {"succeededCount": 1}]), &[4]), second);
         assert_eq!(met(json!([{"succeededCount": 0}]), &[]), None);
+        assert_eq!(met(json!([{"succeededIndexes": "0-2147483646"}]), &[0, 2]), None);
     }
 }

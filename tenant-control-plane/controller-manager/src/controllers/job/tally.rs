@@ -6,10 +6,11 @@ use std::sync::Arc;
 use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus, UncountedTerminatedPods};
 use k8s_openapi::api::core::v1::Pod;
 
+use super::has_finalizer;
+use super::indexes::Indexes;
 use super::outcome::{earlier_failures, finished_at, has_failed};
 use super::policy::{Verdict, judge};
 use super::template::index_of;
-use super::{has_finalizer, indexes};
 use crate::pods;
 
 fn uid(pod: &Pod) -> String {
@@ -19,6 +20,10 @@ fn uid(pod: &Pod) -> String {
 /// A number for the API.
 pub(super) fn count(number: usize) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+fn total(parts: [i32; 3]) -> i32 {
+    parts.into_iter().fold(0, i32::saturating_add)
 }
 
 /// True when every pod of the Job stands for an index.
@@ -33,9 +38,9 @@ pub(super) struct Tally {
     counted_succeeded: i32,
     counted_failed: i32,
     /// Succeeded indexes.
-    pub(super) completed: BTreeSet<i32>,
+    pub(super) completed: Indexes,
     /// Indexes that have failed for good, where each has a limit of its own.
-    pub(super) failed_indexes: Option<BTreeSet<i32>>,
+    pub(super) failed_indexes: Option<Indexes>,
     /// All successes, or succeeded indexes.
     pub(super) succeeded: i32,
     /// All failures that count.
@@ -56,7 +61,7 @@ impl Tally {
     pub(super) fn new(job: &Job, spec: &JobSpec, pods: &[Arc<Pod>]) -> Self {
         let status = job.status.clone().unwrap_or_default();
         let completions = spec.completions.unwrap_or_default();
-        let set = |text: Option<&str>| indexes::parse(text.unwrap_or_default(), completions);
+        let set = |text: Option<&str>| Indexes::parse(text.unwrap_or_default(), completions);
         let per_index = spec.backoff_limit_per_index.is_some() && is_indexed(spec);
         let mut tally = Self {
             uncounted: status.uncounted_terminated_pods.unwrap_or_default(),
@@ -72,7 +77,9 @@ impl Tally {
         for pod in pods.iter().filter(|pod| has_finalizer(pod)) {
             let Some(index) = place(spec, pod) else { continue };
             if pods::phase(pod) == "Succeeded" {
-                tally.completed.extend(index);
+                if let Some(index) = index {
+                    tally.completed.insert(index);
+                }
                 succeeded += i32::from(!noted(&tally.uncounted.succeeded, pod));
             } else if has_failed(pod, spec) {
                 let verdict = judge(spec, pod);
@@ -89,10 +96,10 @@ impl Tally {
         }
         let of = |list: &Option<Vec<String>>| count(list.as_ref().map_or(0, Vec::len));
         tally.succeeded = match is_indexed(spec) {
-            true => count(tally.completed.len()),
-            false => tally.counted_succeeded + of(&tally.uncounted.succeeded) + succeeded,
+            true => tally.completed.len(),
+            false => total([tally.counted_succeeded, of(&tally.uncounted.succeeded), succeeded]),
         };
-        tally.failed = tally.counted_failed + of(&tally.uncounted.failed) + failed;
+        tally.failed = total([tally.counted_failed, of(&tally.uncounted.failed), failed]);
         tally
     }
 
@@ -130,7 +137,7 @@ impl Tally {
         let mut latest: BTreeMap<i32, Arc<Pod>> = BTreeMap::new();
         for pod in pods.iter().filter(|pod| has_finalizer(pod) && has_failed(pod, spec)) {
             let Some(Some(index)) = place(spec, pod) else { continue };
-            let is_over = self.completed.contains(&index) || failed_indexes.contains(&index);
+            let is_over = self.completed.contains(index) || failed_indexes.contains(index);
             let is_later = latest.get(&index).is_none_or(|known| age(known) <= age(pod));
             if !is_over && !running.contains(&index) && is_later {
                 latest.insert(index, pod.clone());
@@ -161,14 +168,14 @@ impl Tally {
     /// Writes the counts into a status.
     pub(super) fn show(self, spec: &JobSpec, status: &mut JobStatus) {
         let succeeded = match is_indexed(spec) {
-            true => count(self.completed.len()),
+            true => self.completed.len(),
             false => self.counted_succeeded,
         };
         status.succeeded = Some(succeeded).filter(|n| *n > 0);
         status.failed = Some(self.counted_failed).filter(|n| *n > 0);
-        let completed = indexes::format(&self.completed);
+        let completed = self.completed.format();
         status.completed_indexes = Some(completed).filter(|text| !text.is_empty());
-        status.failed_indexes = self.failed_indexes.as_ref().map(indexes::format);
+        status.failed_indexes = self.failed_indexes.as_ref().map(Indexes::format);
         status.uncounted_terminated_pods = Some(self.uncounted);
     }
 }

@@ -11,8 +11,11 @@ fn uid(pod: &Pod) -> String {
 struct Stage {
     job: Job,
     pods: Vec<Arc<Pod>>,
+    dropped: HashSet<String>,
     second: i64,
     made: usize,
+    /// Pods that are being deleted stay until they are told to go.
+    linger: bool,
 }
 
 impl Stage {
@@ -26,9 +29,40 @@ impl Stage {
         Self {
             job: serde_json::from_value(value).unwrap(),
             pods: Vec::new(),
+            dropped: HashSet::new(),
             second: 1000,
             made: 0,
+            linger: false,
         }
+    }
+
+    fn plan(&self) -> Plan {
+        let (pods, dropped) = (self.pods.clone(), self.dropped.clone());
+        plan(&self.job, &World { pods, dropped, now: self.now() })
+    }
+
+    /// What the API server does to a pod that someone deletes.
+    fn delete(&mut self, pod: &Pod) {
+        let end = Timestamp::from_second(self.second + 30).unwrap();
+        let pod = self.pods.iter_mut().find(|known| uid(known) == uid(pod)).unwrap();
+        let meta = &mut Arc::make_mut(pod).metadata;
+        meta.deletion_timestamp = Some(Time(end));
+        meta.deletion_grace_period_seconds = Some(30);
+    }
+
+    fn release(&mut self, released: &[Arc<Pod>]) {
+        for pod in &mut self.pods {
+            if released.iter().any(|released| uid(released) == uid(pod)) {
+                Arc::make_mut(pod).metadata.finalizers = None;
+            }
+        }
+    }
+
+    /// The containers of deleted pods have stopped: the pods go unless a finalizer holds them.
+    fn reap(&mut self) -> bool {
+        let before = self.pods.len();
+        self.pods.retain(|pod| pod.metadata.deletion_timestamp.is_none() || has_finalizer(pod));
+        self.pods.len() < before
     }
 
     fn now(&self) -> Timestamp {
@@ -38,19 +72,21 @@ impl Stage {
     /// Carries out plans until nothing is left to do at this second.
     fn settle(&mut self) {
         for _ in 0..20 {
-            let plan = plan(&self.job, &World { pods: self.pods.clone(), now: self.now() });
-            let same = self.job.status.as_ref() == Some(&plan.status);
-            if same && plan.create.is_empty() && plan.delete.is_empty() && plan.release.is_empty() {
-                return;
-            }
-            self.job.status = Some(plan.status);
-            let gone: Vec<_> = plan.delete.iter().map(|pod| uid(pod)).collect();
-            self.pods.retain(|pod| !gone.contains(&uid(pod)));
-            for pod in &mut self.pods {
-                if plan.release.iter().any(|released| uid(released) == uid(pod)) {
-                    Arc::make_mut(pod).metadata.finalizers = None;
+            let plan = self.plan();
+            let status = plan.status_with(plan.create.len());
+            let same = self.job.status.as_ref() == Some(&status);
+            let idle = [&plan.drop, &plan.delete, &plan.release].iter().all(|list| list.is_empty());
+            if same && idle && plan.create.is_empty() {
+                if self.linger || !self.reap() {
+                    return;
                 }
+                continue;
             }
+            self.job.status = Some(status);
+            self.dropped.extend(plan.drop.iter().map(|pod| uid(pod)));
+            self.release(&plan.drop);
+            plan.drop.iter().chain(&plan.delete).for_each(|pod| self.delete(pod));
+            self.release(&plan.release);
             for mut pod in plan.create {
                 pod.metadata.uid = Some(format!("p{}", self.made));
                 pod.metadata.creation_timestamp = Some(Time(self.now()));
@@ -124,8 +160,7 @@ fn failures_back_off_and_end_at_the_limit() {
     stage.settle();
     stage.end(0, "Failed");
     assert_eq!(stage.running(), 0);
-    let waiting = plan(&stage.job, &World { pods: stage.pods.clone(), now: stage.now() });
-    assert_eq!(waiting.requeue, Some(Duration::from_secs(10)));
+    assert_eq!(stage.plan().requeue, Some(Duration::from_secs(10)));
     stage.second += 10;
     stage.settle();
     assert_eq!(stage.running(), 1);
@@ -174,6 +209,64 @@ fn a_suspended_job_has_no_pods_and_resumes() {
     stage.settle();
     assert_eq!(stage.running(), 1);
     assert!(stage.status().start_time.is_some());
+}
+
+#[test]
+fn pods_that_are_not_wanted_any_more_have_not_failed() {
+    let mut stage = Stage::new(json!({"parallelism": 3, "completions": 9, "backoffLimit": 0}));
+    stage.linger = true;
+    stage.settle();
+    stage.job.spec.as_mut().unwrap().suspend = Some(true);
+    stage.settle();
+    assert_eq!((stage.status().active, stage.status().failed), (None, None));
+    assert_eq!(stage.status().terminating, Some(3));
+    assert!(stage.pods.iter().all(|pod| !has_finalizer(pod)));
+    // Nor do they hold back the pods that come after them.
+    stage.job.spec.as_mut().unwrap().suspend = Some(false);
+    stage.settle();
+    assert_eq!((stage.running(), stage.status().terminating), (3, Some(3)));
+    stage.job.spec.as_mut().unwrap().parallelism = Some(1);
+    stage.settle();
+    stage.reap();
+    stage.settle();
+    assert_eq!((stage.running(), stage.status().failed), (1, None));
+    assert!(stage.reason("Failed").is_none());
+}
+
+#[test]
+fn only_pods_that_could_be_made_are_active() {
+    let stage = Stage::new(json!({"parallelism": 3, "completions": 3}));
+    let plan = stage.plan();
+    assert_eq!(plan.create.len(), 3);
+    let active = |made| plan.status_with(made).active;
+    assert_eq!((active(0), active(2), active(3)), (None, Some(2), Some(3)));
+}
+
+#[test]
+fn results_are_noted_in_portions() {
+    for mode in ["NonIndexed", "Indexed"] {
+        let many = i32::try_from(BURST).unwrap() + 1;
+        let mut stage =
+            Stage::new(json!({"parallelism": many, "completions": many, "completionMode": mode}));
+        stage.settle();
+        for pod in &mut stage.pods {
+            let status = json!({"phase": "Succeeded"});
+            Arc::make_mut(pod).status = serde_json::from_value(status).unwrap();
+        }
+        assert_eq!(stage.plan().release.len(), BURST);
+        assert!(stage.plan().status.completion_time.is_none());
+        stage.settle();
+        assert_eq!(stage.status().succeeded, Some(many));
+        assert!(stage.reason("Complete").is_some());
+        assert!(stage.pods.iter().all(|pod| !has_finalizer(pod)));
+    }
+}
+
+#[test]
+fn a_deadline_may_be_as_late_as_can_be() {
+    let mut stage = Stage::new(json!({"activeDeadlineSeconds": i64::MAX}));
+    stage.settle();
+    assert!(stage.plan().requeue.is_some_and(|wait| wait > Duration::from_secs(1 << 40)));
 }
 
 #[test]
@@ -260,10 +353,9 @@ fn the_success_policy_ends_a_job_early() {
 fn the_replacement_policy_decides_when_a_deleted_pod_is_replaced() {
     for (policy, replaced) in [("TerminatingOrFailed", true), ("Failed", false)] {
         let mut stage = Stage::new(json!({"podReplacementPolicy": policy}));
+        stage.linger = true;
         stage.settle();
-        let meta = &mut Arc::make_mut(&mut stage.pods[0]).metadata;
-        meta.deletion_timestamp = Some(Time(Timestamp::from_second(1030).unwrap()));
-        meta.deletion_grace_period_seconds = Some(30);
+        stage.delete(&stage.pods[0].clone());
         stage.second += 10;
         stage.settle();
         let status = stage.status();

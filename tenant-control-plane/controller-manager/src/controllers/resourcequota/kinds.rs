@@ -41,6 +41,8 @@ pub(super) struct Kinds {
 struct Served {
     asked: Option<Instant>,
     resources: Vec<Resource>,
+    /// Group versions that did not answer, with the reason.
+    failed: Vec<(String, String)>,
 }
 
 /// Names by namespace.
@@ -96,12 +98,11 @@ impl Kinds {
 
     async fn find(&self, wanted: &GroupResource) -> anyhow::Result<Option<Resource>> {
         let mut served = self.served.lock().await;
-        let found = served.resources.iter().find(|resource| is(resource, wanted)).cloned();
-        if found.is_some() || served.asked.is_some_and(|at| at.elapsed() < DISCOVERY_PERIOD) {
-            return Ok(found);
+        let is_due = served.asked.is_none_or(|at| at.elapsed() >= DISCOVERY_PERIOD);
+        if is_due && !matches!(served.find(wanted), Ok(Some(_))) {
+            served.refresh(&self.client).await?;
         }
-        served.refresh(&self.client).await?;
-        Ok(served.resources.iter().find(|resource| is(resource, wanted)).cloned())
+        served.find(wanted)
     }
 
     /// Stops watching kinds that no quota counts, or that are not served any more.
@@ -114,6 +115,7 @@ impl Kinds {
             tracing::debug!("quotas could not read what is served: {error:#}");
             return;
         }
+        let mut ended = Vec::new();
         self.watched().retain(|resource, kind| {
             let is_served = served
                 .resources
@@ -122,9 +124,14 @@ impl Kinds {
             let keep = is_served && counted.contains(resource);
             if !keep {
                 kind.stop.cancel();
+                ended.push(resource.clone());
             }
             keep
         });
+        // It may be served in another version.
+        for resource in ended {
+            self.bell.everywhere(&resource);
+        }
     }
 
     fn watch(&self, resource: &GroupResource, served: Resource) -> Kind {
@@ -150,12 +157,25 @@ impl Kinds {
 
 impl Served {
     async fn refresh(&mut self, client: &Client) -> anyhow::Result<()> {
-        let found = discovery::discover(client).await?;
-        if let Some((version, why)) = found.failed.first() {
-            anyhow::bail!("{version}: {why}");
-        }
-        (self.resources, self.asked) = (found.resources, Some(Instant::now()));
+        let mut found = discovery::discover(client).await?;
+        found.keep_unanswered(&self.resources);
+        *self =
+            Self { asked: Some(Instant::now()), resources: found.resources, failed: found.failed };
         Ok(())
+    }
+
+    /// `None` when the kind is not served.
+    ///
+    /// # Errors
+    /// When that is unknown, because its group did not answer.
+    fn find(&self, wanted: &GroupResource) -> anyhow::Result<Option<Resource>> {
+        let found = self.resources.iter().find(|resource| is(resource, wanted)).cloned();
+        let group =
+            |version: &str| version.split_once('/').map_or("", |(group, _)| group) == wanted.group;
+        match self.failed.iter().find(|(version, _)| group(version)) {
+            Some((version, why)) if found.is_none() => anyhow::bail!("{version}: {why}"),
+            _ => Ok(found),
+        }
     }
 }
 
@@ -190,15 +210,7 @@ async fn observe(
             Event::InitDone => {
                 *locked(&names) = Some(std::mem::take(&mut listed));
                 // Where nothing was found, something may be shown as used.
-                let all: HashSet<_> = bell
-                    .quotas
-                    .list()
-                    .iter()
-                    .filter_map(|q| q.metadata.namespace.clone())
-                    .collect();
-                for namespace in all {
-                    bell.object(&resource, &namespace, Step::Changed);
-                }
+                bell.everywhere(&resource);
             }
             Event::Apply(object) => {
                 let (namespace, name) = of(&object);
@@ -225,5 +237,30 @@ fn remove(names: &mut Names, namespace: &str, name: &str) {
     inside.remove(name);
     if inside.is_empty() {
         names.remove(namespace);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_that_does_not_answer_hides_only_its_own_kinds() {
+        let secrets = Resource {
+            api_version: "v1".into(),
+            kind: "Secret".into(),
+            plural: "secrets".into(),
+            namespaced: true,
+            verbs: ["create", "list", "watch", "delete"].map(str::to_owned).to_vec(),
+        };
+        let served = Served {
+            asked: None,
+            resources: vec![secrets.clone()],
+            failed: vec![("metrics.k8s.io/v1".into(), "503".into())],
+        };
+        let find = |group: &str, plural: &str| served.find(&GroupResource::new(group, plural));
+        assert_eq!(find("", "secrets").unwrap(), Some(secrets));
+        assert_eq!(find("example.com", "things").unwrap(), None);
+        assert!(find("metrics.k8s.io", "pods").is_err());
     }
 }

@@ -156,6 +156,16 @@ impl Bell {
             }
         }
     }
+
+    /// Wakes the quotas of all namespaces that count a resource.
+    fn everywhere(&self, resource: &GroupResource) {
+        let quotas = self.quotas.list();
+        let all: HashSet<_> =
+            quotas.iter().filter_map(|quota| quota.metadata.namespace.as_deref()).collect();
+        for namespace in all {
+            self.object(resource, namespace, Step::Changed);
+        }
+    }
 }
 
 /// A quota is looked at when it is new, when its limits change, and when its status shows other
@@ -234,14 +244,16 @@ impl Controller {
             }
         }
         let namespace = quota.metadata.namespace.as_deref().unwrap_or_default();
-        let (mut counted, mut requeue) = (Amounts::new(), None);
+        let (mut counted, mut outcome) = (Amounts::new(), Ok(None));
         for (resource, names) in wanted {
-            match self.objects(&resource, namespace).await? {
-                Found::Objects(objects) => {
+            match self.objects(&resource, namespace).await {
+                Ok(Found::Objects(objects)) => {
                     counted.extend(sum::total(&objects, &names, &scopes, Timestamp::now()));
                 }
-                Found::Listing => {}
-                Found::Unknown => requeue = Some(UNKNOWN_KIND),
+                Ok(Found::Listing) => {}
+                Ok(Found::Unknown) => outcome = outcome.and(Ok(Some(UNKNOWN_KIND))),
+                // What can be counted is shown all the same.
+                Err(error) => outcome = Err(error),
             }
         }
         if let Some(status) = sum::status(quota, &counted, may_fall) {
@@ -249,7 +261,7 @@ impl Controller {
             updated.status = Some(status);
             ignore_missing(self.writer.replace_status(&updated).await)?;
         }
-        Ok(requeue)
+        outcome
     }
 
     async fn objects(&self, resource: &GroupResource, namespace: &str) -> anyhow::Result<Found> {

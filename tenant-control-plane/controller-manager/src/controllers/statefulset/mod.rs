@@ -6,18 +6,20 @@ use std::sync::Arc;
 use component::workqueue::Requeue;
 use component::{Informer, ObjectKey, WorkQueue, selector};
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSpec};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::ResourceExt;
+use kube::core::Status;
 
 use crate::context::{Context, Running, enqueue_changes};
 use crate::pods::{self, PodControl};
 use crate::revisions;
-use crate::writes::{Writer, code, ignore_missing, namespace_is_terminating};
+use crate::writes::{Writer, ignore_missing, namespace_is_terminating};
 
 mod identity;
 mod plan;
 
-use plan::{Revisions, Step, World};
+use plan::{Revisions, Step, Steps, World};
 
 /// Registers the controller.
 ///
@@ -82,19 +84,11 @@ impl Controller {
         let current = known.iter().find(|revision| revision.metadata.name.as_deref() == named);
         let current = current.cloned().unwrap_or_else(|| update.clone());
         let revisions = Revisions { current, update };
-        let mut world = World {
-            pods: self.pods.claim(set.as_ref(), &spec.selector).await?,
-            now: Timestamp::now(),
-        };
+        let mut world = World { pods: self.claim(&set, spec).await?, now: Timestamp::now() };
         let steps = plan::plan(&set, &revisions, &world);
-        let mut failure = None;
-        for step in steps.steps {
-            if let Err(error) = self.take(&set, step).await {
-                failure = Some(error);
-                break;
-            }
-        }
-        world.pods = self.pods.claim(set.as_ref(), &spec.selector).await?;
+        let requeue = steps.requeue;
+        let failure = self.carry_out(&set, steps).await.err();
+        world.pods = self.claim(&set, spec).await?;
         let status = plan::status(&set, &revisions, &world);
         if set.status.as_ref() != Some(&status) {
             let mut updated = set.as_ref().clone();
@@ -105,32 +99,53 @@ impl Controller {
         match failure {
             Some(error) if namespace_is_terminating(&error) => Ok(None),
             Some(error) => Err(error.into()),
-            None => Ok(steps.requeue),
+            None => Ok(requeue),
         }
     }
 
-    async fn take(&self, set: &StatefulSet, step: Step) -> Result<(), kube::Error> {
-        match step {
-            Step::Create(pod) => {
-                for claim in identity::claims(set, &pod) {
-                    let key = ObjectKey::of(&claim);
-                    if self.claims.cache().get(&key).is_none() {
-                        match self.claims.create(&claim).await {
-                            Ok(_) => {}
-                            Err(error) if code(&error) == 409 => {}
-                            Err(error) => return Err(error),
-                        }
-                    }
-                }
-                match self.pods.create(set, &pod).await {
-                    Ok(_) => Ok(()),
-                    // A pod of that name is still going away.
-                    Err(error) if code(&error) == 409 => Ok(()),
-                    Err(error) => Err(error),
-                }
-            }
-            Step::Delete(pod) => self.pods.delete(set, &pod).await,
+    /// The set's pods. Only one with the name of an ordinal can become a pod of the set.
+    async fn claim(
+        &self,
+        set: &StatefulSet,
+        spec: &StatefulSetSpec,
+    ) -> Result<Vec<Arc<Pod>>, kube::Error> {
+        let is_member = |pod: &Pod| identity::ordinal(set, pod).is_some();
+        self.pods.claim_members(set, &spec.selector, is_member).await
+    }
+
+    async fn carry_out(&self, set: &StatefulSet, steps: Steps) -> Result<(), kube::Error> {
+        for pod in steps.waiting {
+            self.provide_claims(set, &pod).await?;
         }
+        for step in steps.steps {
+            match step {
+                Step::Create(pod) => {
+                    self.provide_claims(set, &pod).await?;
+                    self.pods.create(set, &pod).await?;
+                }
+                Step::Delete(pod) => self.pods.delete(set, &pod).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the claims of a pod that are missing. A claim that is being deleted is waited for: the
+    /// pod must not start with a volume that is about to go.
+    async fn provide_claims(&self, set: &StatefulSet, pod: &Pod) -> Result<(), kube::Error> {
+        for claim in identity::claims(set, pod) {
+            match self.claims.cache().get(&ObjectKey::of(&claim)) {
+                None => {
+                    self.claims.create(&claim).await?;
+                }
+                Some(known) if known.metadata.deletion_timestamp.is_some() => {
+                    let message = format!("claim {} is being deleted", claim.name_any());
+                    let status = Status::failure(&message, "Conflict").with_code(409);
+                    return Err(kube::Error::Api(Box::new(status)));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
     }
 
     async fn tidy_history(

@@ -33,9 +33,14 @@ pub(super) enum Step {
     Delete(Arc<Pod>),
 }
 
+/// Most writes in one pass.
+const BURST: usize = 500;
+
 /// The writes that may be made now.
 #[derive(Debug, Default)]
 pub(super) struct Steps {
+    /// Pods that cannot start: their claims may have been deleted, and are made again.
+    pub waiting: Vec<Arc<Pod>>,
     pub steps: Vec<Step>,
     pub requeue: Requeue,
 }
@@ -64,8 +69,13 @@ impl Shape {
         }
     }
 
-    fn wants(&self, ordinal: i32) -> bool {
-        (self.first..self.first + self.replicas).contains(&ordinal)
+    fn wanted(&self) -> std::ops::Range<i32> {
+        self.first..self.first.saturating_add(self.replicas)
+    }
+
+    /// True when the partition keeps the ordinal at the current revision.
+    fn is_kept(&self, ordinal: i32, partition: i32) -> bool {
+        ordinal < self.first.saturating_add(partition)
     }
 }
 
@@ -80,7 +90,7 @@ fn revision_for<'a>(
     ordinal: i32,
 ) -> &'a ControllerRevision {
     match shape.partition {
-        Some(partition) if ordinal < shape.first + partition => &revisions.current,
+        Some(partition) if shape.is_kept(ordinal, partition) => &revisions.current,
         _ => &revisions.update,
     }
 }
@@ -93,11 +103,12 @@ pub(super) fn plan(set: &StatefulSet, revisions: &Revisions, world: &World) -> S
     let serves =
         |pod: &Pod| !is_deleting(pod) && pods::is_available(pod, shape.min_ready, world.now);
     let mut result = Steps {
+        waiting: Vec::new(),
         steps: Vec::new(),
         requeue: next_availability(&world.pods, shape.min_ready, world.now),
     };
     // Up: every wanted ordinal has a pod, one after the other if ordered.
-    for wanted in shape.first..shape.first + shape.replicas {
+    for wanted in shape.wanted() {
         let pod = by_ordinal.get(&wanted).copied();
         match pod {
             None => {
@@ -107,14 +118,18 @@ pub(super) fn plan(set: &StatefulSet, revisions: &Revisions, world: &World) -> S
             Some(pod) if pods::is_finished(pod) && !is_deleting(pod) => {
                 result.steps.push(Step::Delete(pod.clone()));
             }
+            Some(pod) if pods::phase(pod) == "Pending" && !is_deleting(pod) => {
+                result.waiting.push(pod.clone());
+            }
             Some(_) => {}
         }
-        if shape.ordered && !pod.is_some_and(|pod| serves(pod)) {
+        let is_held = shape.ordered && !pod.is_some_and(|pod| serves(pod));
+        if is_held || result.steps.len() == BURST {
             return result;
         }
     }
     // Down: from the last one, one after the other if ordered.
-    let surplus = || by_ordinal.iter().filter(|(ordinal, _)| !shape.wants(**ordinal));
+    let surplus = || by_ordinal.iter().filter(|(ordinal, _)| !shape.wanted().contains(*ordinal));
     let first_unhealthy = surplus().find(|(_, pod)| !serves(pod)).map(|(ordinal, _)| *ordinal);
     for (ordinal, pod) in surplus().rev() {
         // A pod that does not serve holds back the ones before it, unless it is the first such.
@@ -133,7 +148,7 @@ pub(super) fn plan(set: &StatefulSet, revisions: &Revisions, world: &World) -> S
     let Some(partition) = shape.partition else { return result };
     let update = revisions.update.name_any();
     for (ordinal, pod) in by_ordinal.iter().rev() {
-        if *ordinal < shape.first + partition {
+        if shape.is_kept(*ordinal, partition) {
             break;
         }
         if revision_of(pod) != Some(&update) && !is_deleting(pod) {
@@ -270,6 +285,30 @@ mod tests {
         let mut parallel =
             Stage::new(json!({"podManagementPolicy": "Parallel", "ordinals": {"start": 5}}));
         assert_eq!(parallel.step(), ["+db-5", "+db-6", "+db-7"]);
+    }
+
+    #[test]
+    fn the_largest_numbers_do_no_harm() {
+        let spec = json!({"podManagementPolicy": "Parallel", "replicas": i32::MAX,
+            "ordinals": {"start": 3}, "updateStrategy": {"rollingUpdate": {"partition": i32::MAX}}});
+        let mut stage = Stage::new(spec);
+        assert_eq!(stage.step().len(), BURST);
+        stage.ready();
+        assert_eq!(stage.step()[0], format!("+db-{}", 3 + BURST));
+    }
+
+    #[test]
+    fn the_claims_of_a_pod_that_cannot_start_are_looked_at() {
+        let mut stage = Stage::new(json!({}));
+        stage.step();
+        let waiting =
+            |stage: &Stage| plan(&stage.set, &stage.revisions, &stage.world()).waiting.len();
+        assert_eq!(waiting(&stage), 0, "nobody has seen the pod yet");
+        Arc::make_mut(&mut stage.pods[0]).status =
+            serde_json::from_value(json!({"phase": "Pending"})).unwrap();
+        assert_eq!(waiting(&stage), 1);
+        stage.ready();
+        assert_eq!(waiting(&stage), 0);
     }
 
     #[test]
