@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::runtime::labels;
 use crate::runtime::observe::Container;
+use crate::server::log_file::{self, Options, Printer};
 
 /// Bytes of a termination message.
 const MESSAGE: u64 = 4096;
@@ -22,7 +23,7 @@ fn head(path: &Path, limit: u64) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The end of a log in the runtime's format (`time stream F|P text`), without the prefixes.
+/// The end of a log as a reader of it sees it.
 fn tail(path: &Path) -> String {
     let mut bytes = Vec::new();
     if let Ok(mut file) = File::open(path) {
@@ -32,12 +33,11 @@ fn tail(path: &Path) -> String {
         let _ = file.seek(SeekFrom::Start(size.saturating_sub(window)));
         let _ = file.take(window).read_to_end(&mut bytes);
     }
-    let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text.lines().filter_map(|l| l.splitn(4, ' ').nth(3)).collect();
-    let mut out = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
-    if !out.is_empty() {
-        out.push('\n');
-    }
+    let read =
+        |at: u64, length: usize| Ok(bytes.iter().skip(at as usize).take(length).copied().collect());
+    let start = log_file::tail_offset(bytes.len() as u64, LOG_LINES, read).unwrap_or(0);
+    let printed = Printer::new(Options::default()).feed(&bytes[start as usize..]);
+    let mut out = String::from_utf8_lossy(&printed).into_owned();
     let mut cut = out.len().saturating_sub(LOG_BYTES);
     while !out.is_char_boundary(cut) {
         cut += 1;
@@ -73,6 +73,8 @@ mod tests {
         std::fs::write(&path, lines).unwrap();
         let tail = tail(&path);
         assert!(tail.starts_with("line 120\n") && tail.ends_with("line 199\n"), "{tail}");
+        std::fs::write(&path, "2026-01-01T00:00:00.0Z stdout P DONE\n").unwrap();
+        assert_eq!(super::tail(&path), "DONE");
         assert_eq!(head(&path, 4), "2026");
         assert_eq!(head(&dir.path().join("none"), 4), "");
     }
