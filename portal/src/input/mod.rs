@@ -20,7 +20,7 @@ pub(crate) fn check_name(field: &str, name: &str, errors: &mut Vec<FieldError>) 
         errors.push(FieldError::new(
             field,
             format!(
-                "must have 1 to {NAME_MAX} characters, only lower-case letters, digits and `-`, \
+                "must have 1 to {NAME_MAX} characters, only lower-case letters, digits and dashes, \
                  and begin and end with a letter or digit."
             ),
         ));
