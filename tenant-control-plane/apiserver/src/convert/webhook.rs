@@ -202,13 +202,18 @@ async fn ask(
     });
     let target = target::of(&api.caches, &conversion.client)?;
     let body = serde_json::to_vec(&review).map_err(|e| e.to_string())?;
-    let mut reply = target::post(&api.hooks.client, &target, Bytes::from(body), TIMEOUT).await?;
-    let response = &mut reply["response"];
-    if !response.is_object() {
-        return Err("no response provided".to_owned());
-    }
+    let reply = target::post(&api.hooks.client, &target, Bytes::from(body), TIMEOUT).await?;
+    answered(reply, version, &uid)
+}
+
+/// The converted objects of a webhook's answer, which may be any JSON.
+fn answered(mut reply: Value, version: &str, uid: &str) -> Result<Vec<Value>, String> {
+    let response = reply
+        .get_mut("response")
+        .filter(|response| response.is_object())
+        .ok_or("no response provided")?;
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-    if version == "v1" && response["uid"] != uid.as_str() {
+    if version == "v1" && response["uid"] != uid {
         return Err(format!("expected response.uid={uid:?}, got {:?}", text(&response["uid"])));
     }
     let result = &response["result"];
@@ -279,5 +284,19 @@ mod tests {
         assert!(fault("/apiVersion", "a/v3".into()).starts_with("invalid groupVersion"));
         assert_eq!(fault("/metadata/name", "m".into()), "must have the same name: n != m");
         assert!(fault("/metadata", Value::Null).starts_with("missing metadata"));
+    }
+    #[test]
+    fn an_answer_without_a_response_is_an_error_whatever_json_it_is() {
+        for reply in [json!([]), json!("x"), json!(1), json!(true), json!(null), json!({})] {
+            assert_eq!(answered(reply, "v1", "u").unwrap_err(), "no response provided");
+        }
+        for response in [json!([]), json!("x"), json!(1), json!(null)] {
+            let reply = json!({"response": response});
+            assert_eq!(answered(reply, "v1", "u").unwrap_err(), "no response provided");
+        }
+        let mut reply = json!({"response": {"uid": "u", "result": {"status": "Success"}}});
+        assert_eq!(answered(reply.clone(), "v1", "u").unwrap(), [] as [Value; 0]);
+        reply["response"]["convertedObjects"] = json!([{"a": 1}]);
+        assert_eq!(answered(reply, "v1", "u").unwrap(), [json!({"a": 1})]);
     }
 }
