@@ -12,7 +12,7 @@ use machinery::{
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
-use super::conditions::authorizer;
+use super::conditions::{authorizer, evaluating};
 use super::{Hook, Passing, version};
 use crate::kinds::Row;
 use crate::registry::Call;
@@ -75,12 +75,13 @@ async fn meets_conditions(
     let object = version::converted(passing.call, &invocation.row, object).await?;
     let old = version::converted(passing.call, &invocation.row, passing.subject.old).await?;
     let request = passing.asker.request(&invocation.gvk, &invocation.gvr);
-    let inputs = Inputs::new()
+    let mut inputs = Inputs::new()
         .with("object", &object)
         .with("oldObject", &old)
         .with("request", &request)
         .with_authorizer(&authorizer(passing.call), &passing.call.info);
-    match hook.conditions.decide(&inputs) {
+    let long = hook.conditions.may_take_long();
+    match evaluating(long, || hook.conditions.decide(&mut inputs)) {
         Ok(decided) => Ok(decided),
         Err(_) if hook.webhook.ignores_failure => Ok(false),
         Err(why) => Err(Status::forbidden(&passing.call.resource(), passing.asker.name, &why)),
