@@ -4,7 +4,7 @@
 mod common;
 
 use common::webhook::{Reply, allow, configure, deny, entry, patch};
-use common::{Client, Cluster, config_map, wait};
+use common::{Cluster, config_map, wait};
 use serde_json::{Value, json};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
