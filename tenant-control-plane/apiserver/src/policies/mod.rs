@@ -9,6 +9,7 @@
 //!
 //! Source: Kubernetes documentation, "Validating Admission Policy"; KEP-3488.
 
+pub mod access;
 mod compiled;
 mod evaluate;
 mod params;

@@ -15,6 +15,7 @@ pub mod decode;
 pub mod delete;
 pub mod options;
 pub mod patch;
+pub mod permission;
 pub mod present;
 pub mod read;
 pub mod review;

@@ -6,7 +6,7 @@ use http::StatusCode;
 use machinery::{Reason, Status};
 use serde_json::Value;
 
-use super::{Call, charge, decode, delete, present, settle};
+use super::{Call, charge, decode, delete, permission, present, settle};
 use crate::cache::object::set_revision;
 use crate::convert::webhook;
 use crate::http::{Request, Response};
@@ -121,9 +121,7 @@ async fn create_once(
 ) -> Result<(Value, i64), Status> {
     settle::create(call, &mut object, dry_run).await?;
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    if call.row.strategy.hook == Hook::Rbac {
-        auth::escalation::check(&call.api.authorizer, &call.user, &call.info, None, &object)?;
-    }
+    permission::check(call, None, &object)?;
     let store = &call.api.store;
     let key = call.row.key(&call.info.namespace, &name);
     let lease = match call.row.strategy.ttl_s {
@@ -345,16 +343,10 @@ where
     let mut new = change(&at.object)?;
     settle::update(call, &mut new, &at.object, part, dry_run).await?;
     let mut writes = Vec::new();
-    match call.row.strategy.hook {
-        Hook::Service if part == Part::Main => {
-            writes = call.api.services.allocate(&mut new, Some(&at.object)).await?;
-        }
-        Hook::Rbac => {
-            let (api, user) = (&call.api, &call.user);
-            auth::escalation::check(&api.authorizer, user, &call.info, Some(&at.object), &new)?;
-        }
-        _ => {}
+    if call.row.strategy.hook == Hook::Service && part == Part::Main {
+        writes = call.api.services.allocate(&mut new, Some(&at.object)).await?;
     }
+    permission::check(call, Some(&at.object), &new)?;
     if delete::is_finished(&call.row, &new) {
         if !dry_run {
             match delete::remove(call, &new, at.revision).await? {

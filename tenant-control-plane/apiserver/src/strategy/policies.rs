@@ -7,7 +7,7 @@ use expressions::{Program, Type};
 use machinery::Cause;
 use serde_json::Value;
 
-use super::{Strategy, cause};
+use super::{Hook, Strategy, cause};
 use crate::hooks::conditions::{self, expression_fault};
 use crate::policies::{result_types, variables};
 
@@ -18,12 +18,12 @@ const REASONS: [&str; 4] = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Un
 
 /// ValidatingAdmissionPolicy.
 pub fn policy() -> Strategy {
-    Strategy { generation: true, check: check_policy, ..Strategy::default() }
+    Strategy { generation: true, check: check_policy, hook: Hook::Params, ..Strategy::default() }
 }
 
 /// ValidatingAdmissionPolicyBinding.
 pub fn binding() -> Strategy {
-    Strategy { generation: true, check: check_binding, ..Strategy::default() }
+    Strategy { generation: true, check: check_binding, hook: Hook::Params, ..Strategy::default() }
 }
 
 fn items(value: &Value) -> &[Value] {
