@@ -129,6 +129,11 @@ async fn create_once(
         _ if dry_run => 0,
         ttl => store.shared_lease(ttl).await?,
     };
+    // A webhook is not asked while others wait for their turn, nor again for each attempt.
+    let converted = match call.row.conversion {
+        Some(_) if !dry_run => Some(to_stored(call, &object).await?),
+        _ => None,
+    };
     let charges = if dry_run { Vec::new() } else { call.api.charges(call, &object) };
     let _turn = call.api.turns.wait(&call.info.namespace, &charges).await;
     for _ in 0..ATTEMPTS {
@@ -143,7 +148,10 @@ async fn create_once(
                 None => Ok((object, 0)),
             };
         }
-        let value = to_stored(call, &object).await?;
+        let value = match &converted {
+            Some(converted) => converted.clone(),
+            None => to_stored(call, &object).await?,
+        };
         writes.extend(charge::writes(call, &charges).await?);
         writes.insert(0, Write::Put { key: key.clone(), value, expected: 0, lease });
         match store.commit(writes).await? {
