@@ -133,3 +133,21 @@ async fn a_list_may_hold_objects_stored_in_different_versions() {
     let text = "conversion webhook for example.com/v1, Kind=Host failed: it is broken";
     assert_eq!(refused["message"], text);
 }
+
+#[tokio::test]
+async fn a_version_that_objects_are_stored_in_stays() {
+    let cluster = Cluster::start().await;
+    let c = cluster.admin();
+    let _hook = define(&cluster, &c).await;
+    c.post(&path("v1"), &host("a")).await.expect(201);
+    let one = format!("{DEFINITIONS}/hosts.example.com");
+    c.patch(&one, &json!({"spec": {"versions": versions("v2")}})).await.expect(200);
+    let only = json!([versions("v2")[1]]);
+    let refused = c.patch(&one, &json!({"spec": {"versions": only}})).await.expect(422);
+    let text = "status.storedVersions[0]: Invalid value: \"v1\": missing from spec.versions; v1 was \
+                previously a storage version";
+    assert!(refused["message"].as_str().unwrap().contains(text), "{refused}");
+    let migrated = json!({"status": {"storedVersions": ["v2"]}});
+    c.patch(&format!("{one}/status"), &migrated).await.expect(200);
+    c.patch(&one, &json!({"spec": {"versions": only}})).await.expect(200);
+}

@@ -121,7 +121,8 @@ fn row_of(definition: &Value, version: &Value) -> Row {
         .map(|v| &v["schema"]["openAPIV3Schema"])
         .filter(|schema| crate::structural::has_defaults(schema))
         .map(|schema| std::sync::Arc::new(schema.clone()));
-    if versions.len() > 1 {
+    let mut ever_stored = definition["status"]["storedVersions"].as_array().into_iter().flatten();
+    if versions.len() > 1 || ever_stored.any(|stored| *stored != version["name"]) {
         row.storage_version = stored.map(|v| format!("{}/{}", row.group, text(&v["name"])));
         row.conversion = Conversion::of(spec);
     }
