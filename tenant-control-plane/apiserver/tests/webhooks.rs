@@ -314,3 +314,52 @@ async fn match_conditions_are_checked_when_stored_and_decide_who_is_asked() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_webhooks_make_of_a_subresource_is_what_happens() {
+    let (cluster, c) = Cluster::with_default_namespace().await;
+    let hook = cluster
+        .hook(|_, request| match request["object"]["kind"].as_str().unwrap_or_default() {
+            "PodExecOptions" => {
+                patch(json!([{"op": "add", "path": "/container", "value": "other"}]))
+            }
+            "Eviction" => patch(json!([{"op": "add", "path": "/deleteOptions",
+                "value": {"preconditions": {"uid": "another"}}}])),
+            "Scale" => patch(json!([{"op": "replace", "path": "/spec/replicas", "value": -1}])),
+            "Binding" => deny("not there"),
+            "SelfSubjectReview" => deny("nobody asks"),
+            _ => allow(),
+        })
+        .await;
+    let everything = json!({"rules": [{"operations": ["*"], "apiGroups": ["*"],
+        "apiVersions": ["*"], "resources": ["pods/exec", "pods/eviction", "*/scale", "bindings",
+            "selfsubjectreviews"]}]});
+    let pods = "/api/v1/namespaces/default/pods";
+    c.post("/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "a"}}))
+        .await
+        .expect(201);
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"serviceAccountName": "a",
+        "containers": [{"name": "c", "image": "i"}]}});
+    c.post(pods, &pod).await.expect(201);
+    let labels = json!({"app": "a"});
+    let set = json!({"metadata": {"name": "s"}, "spec": {"replicas": 1,
+        "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    let sets = "/apis/apps/v1/namespaces/default/replicasets";
+    c.post(sets, &set).await.expect(201);
+    configure(&c, "Mutating", "all", vec![entry("all", hook.client("/"), "", "", everything)])
+        .await;
+
+    let exec = format!("{pods}/p/exec?command=ls&stdout=true&container=c");
+    let refused = c.post(&exec, &json!({})).await.expect(400);
+    assert_eq!(refused["message"], "container other is not valid for pod p");
+    c.post(&format!("{pods}/p/eviction"), &json!({"metadata": {"name": "p"}})).await.expect(409);
+    let refused = c.patch(&format!("{sets}/s/scale"), &json!({"spec": {"replicas": 2}})).await;
+    assert!(refused.expect(422)["message"].as_str().unwrap().contains("spec.replicas"));
+    assert_eq!(c.get(&format!("{sets}/s")).await.expect(200)["spec"]["replicas"], 1);
+    let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}});
+    let refused = c.post("/api/v1/namespaces/default/bindings", &binding).await.expect(400);
+    assert!(refused["message"].as_str().unwrap().contains("not there"));
+    let review = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    c.post(review, &json!({})).await.expect(400);
+}
