@@ -363,3 +363,43 @@ async fn what_webhooks_make_of_a_subresource_is_what_happens() {
     let review = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
     c.post(review, &json!({})).await.expect(400);
 }
+
+#[tokio::test]
+async fn a_patch_that_is_no_list_and_a_refusal_with_warnings() {
+    let (cluster, c) = Cluster::with_default_namespace().await;
+    let hook = cluster
+        .hook(|_, request| match request["name"].as_str().unwrap_or_default() {
+            "odd" => patch(json!({"op": "add"})),
+            _ => Reply::Answer(json!({"allowed": false, "warnings": ["für später"]})),
+        })
+        .await;
+    let webhook = entry("odd", hook.client("/"), "", "configmaps", json!({}));
+    configure(&c, "Mutating", "odd", vec![webhook]).await;
+    let refused = c.post(MAPS, &config_map("odd", "x")).await.expect(500);
+    assert!(refused["message"].as_str().unwrap().contains("not a list of operations"), "{refused}");
+    let refused = c.post(MAPS, &config_map("warned", "x")).await;
+    assert_eq!(refused.headers["warning"].as_bytes(), "299 - \"für später\"".as_bytes());
+    refused.expect(400);
+}
+
+#[tokio::test]
+async fn a_webhook_is_selected_by_the_labels_that_another_gave_a_namespace() {
+    let (cluster, c) = Cluster::with_default_namespace().await;
+    let hook = cluster
+        .hook(|path, _| match path {
+            "/labels" => {
+                patch(json!([{"op": "add", "path": "/metadata/labels/watched", "value": "yes"}]))
+            }
+            _ => deny("watched"),
+        })
+        .await;
+    let labels = |wanted: &str| json!({"namespaceSelector": {"matchLabels": {"watched": wanted}}});
+    let on = |name: &str, path: &str, wanted: &str| {
+        entry(name, hook.client(path), "", "namespaces", labels(wanted))
+    };
+    let webhooks = vec![on("labels", "/labels", "no"), on("denies", "/denies", "yes")];
+    configure(&c, "Mutating", "namespaces", webhooks).await;
+    let space = |watched: &str| json!({"metadata": {"name": "n", "labels": {"watched": watched}}});
+    c.post("/api/v1/namespaces", &space("no")).await.expect(400);
+    c.post("/api/v1/namespaces", &space("other")).await.expect(201);
+}

@@ -128,21 +128,17 @@ pub(crate) async fn in_selected_namespace(
     if asked.namespace.is_empty() || selector.is_everything() {
         return Ok(true);
     }
-    let labels = labels.0.get_or_try_init(|| namespace_labels(call, asked, object)).await?;
-    Ok(selector.matches_labels(labels))
-}
-
-/// Of a namespace that is being written, the labels are the new ones.
-async fn namespace_labels(
-    call: &Call,
-    asked: &Asked<'_>,
-    object: Option<&Value>,
-) -> Result<Value, Status> {
+    // Of a namespace that is being written, the labels are the new ones, which webhooks may change.
     let is_namespace = asked.gvr.group.is_empty() && asked.gvr.resource == "namespaces";
     let writes = matches!(asked.operation, Operation::Create | Operation::Update);
     if is_namespace && writes && asked.subresource.is_empty() {
-        return Ok(object.map_or(Value::Null, |o| o["metadata"]["labels"].clone()));
+        return Ok(selector.matches_labels(&object.unwrap_or(&Value::Null)["metadata"]["labels"]));
     }
+    let labels = labels.0.get_or_try_init(|| namespace_labels(call, asked)).await?;
+    Ok(selector.matches_labels(labels))
+}
+
+async fn namespace_labels(call: &Call, asked: &Asked<'_>) -> Result<Value, Status> {
     let namespace = namespace(call, asked.namespace).await?;
     Ok(namespace["metadata"]["labels"].clone())
 }
