@@ -20,6 +20,10 @@ use crate::library::heavy;
 
 /// What one evaluation may cost.
 const PER_CALL: i64 = 1_000_000;
+/// Deepest value, in values of values: copying and dropping it goes as deep.
+const DEEPEST: usize = 256;
+/// More than any budget.
+const TOO_MUCH: i64 = i64::MAX / 64;
 /// What compiling a regular expression costs.
 const COMPILING: i64 = 5_000;
 
@@ -119,7 +123,7 @@ impl Size {
     /// Of a value. One that is too big to be paid for is not counted to its end.
     pub(crate) fn of(value: &dyn Val, budget: &Budget) -> Self {
         let mut size = Self::default();
-        size.add(value, budget.left().saturating_mul(4));
+        size.add(value, budget.left().saturating_mul(4), DEEPEST);
         size
     }
 
@@ -128,8 +132,12 @@ impl Size {
         self.nodes + self.bytes / 10
     }
 
-    fn add(&mut self, value: &dyn Val, most: i64) {
+    fn add(&mut self, value: &dyn Val, most: i64, levels: usize) {
         self.nodes += 1;
+        let Some(levels) = levels.checked_sub(1) else {
+            self.bytes = TOO_MUCH;
+            return;
+        };
         if self.units() > most {
             return;
         }
@@ -138,18 +146,18 @@ impl Size {
                 if self.units() > most {
                     return;
                 }
-                self.add(item.as_ref(), most);
+                self.add(item.as_ref(), most, levels);
             }
         } else if let Some(map) = value.downcast_ref::<CelMap>() {
             for (key, value) in map.inner() {
                 if self.units() > most {
                     return;
                 }
-                self.add(key.inner(), most);
-                self.add(value.as_ref(), most);
+                self.add(key.inner(), most, levels);
+                self.add(value.as_ref(), most, levels);
             }
         } else if let Some(value) = value.downcast_ref::<CelOptional>() {
-            value.inner().into_iter().for_each(|value| self.add(value, most));
+            value.inner().into_iter().for_each(|value| self.add(value, most, levels));
         } else {
             self.bytes += length(value);
         }

@@ -16,7 +16,7 @@ const LONGEST: usize = 10 * 1024;
 const DEEPEST: usize = 128;
 /// Stack for parsing, in bytes: how deep an expression is shows when it is parsed. The longest
 /// expression may be half as deep as it is long.
-const PARSER_STACK: usize = 256 * 1024 * 1024;
+const PARSER_STACK: usize = 64 * 1024 * 1024;
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(library::environment()));
 

@@ -210,6 +210,14 @@ fn expressions_are_not_deep() {
         assert!(error.contains("expression recursion limit exceeded: 128"), "{error}");
         assert!(Program::type_faults(&source, &[]).contains("recursion limit"));
     }
+    let nested = |open: &str, count: usize, close: &str| {
+        format!("{}true{}", open.repeat(count), close.repeat(count))
+    };
+    let loops = nested("[1].all(x, ", 28, ")");
+    assert_eq!(evaluate(&loops, &Value::Null), Ok(json!(true)));
+    let lists = nested("[", 40, "]").replace("true", "a");
+    let deep = format!("[1]{}.size() > 0", format!(".map(a, {lists})").repeat(60));
+    assert_eq!(evaluate(&deep, &Value::Null), Err(EXCEEDED.to_owned()));
     assert_eq!(evaluate(&chain("1", "+1", 100), &Value::Null), Ok(json!(101)));
     assert_eq!(evaluate(&chain("'a'", ".trim()", 120), &Value::Null), Ok(json!("a")));
     assert_eq!(evaluate(&chain("true", " && true", 1000), &Value::Null), Ok(json!(true)));
