@@ -206,3 +206,27 @@ pub fn settle(call: &Call, object: &mut Value) -> Result<(), Status> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_converted_while_some_may_be_stored_in_another_version() {
+        let converts = |stored: &[&str]| {
+            let definition = json!({
+                "spec": {"group": "example.com", "scope": "Namespaced",
+                    "names": {"plural": "hosts", "kind": "Host"},
+                    "versions": [{"name": "v2", "served": true, "storage": true}],
+                    "conversion": {"strategy": "Webhook", "webhook": {}}},
+                "status": {"storedVersions": stored,
+                    "conditions": [{"type": "Established", "status": "True"}]},
+            });
+            let rows = rows_of(&definition);
+            assert_eq!(rows[0].storage_version.is_some(), rows[0].conversion.is_some());
+            rows[0].converts()
+        };
+        assert!(!converts(&["v2"]));
+        assert!(converts(&["v1", "v2"]));
+    }
+}
