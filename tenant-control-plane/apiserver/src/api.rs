@@ -151,13 +151,35 @@ impl Api {
         operation: Operation,
         body: &mut Value,
     ) -> Result<(), Status> {
+        self.mutate_body(call, subject, operation, body).await?;
+        self.policies.validate(call, subject, operation, Some(&*body)).await?;
+        self.hooks.validate(call, subject, operation, Some(&*body)).await
+    }
+
+    /// Asks webhooks about a review, which policies do not see.
+    pub async fn admit_review(
+        &self,
+        call: &Call,
+        subject: &Subject<'_>,
+        body: &mut Value,
+    ) -> Result<(), Status> {
+        self.mutate_body(call, subject, Operation::Create, body).await?;
+        self.hooks.validate(call, subject, Operation::Create, Some(&*body)).await
+    }
+
+    async fn mutate_body(
+        &self,
+        call: &Call,
+        subject: &Subject<'_>,
+        operation: Operation,
+        body: &mut Value,
+    ) -> Result<(), Status> {
         let mut memory = Memory::default();
         if self.hooks.mutate(call, subject, operation, Some(&mut *body), &mut memory).await? {
             memory.begin_again();
             self.hooks.mutate(call, subject, operation, Some(&mut *body), &mut memory).await?;
         }
-        self.policies.validate(call, subject, operation, Some(&*body)).await?;
-        self.hooks.validate(call, subject, operation, Some(&*body)).await
+        Ok(())
     }
 }
 

@@ -56,6 +56,11 @@ fn versions(stored: &str) -> Value {
 
 async fn define(cluster: &Cluster, c: &Client) -> Hook {
     let hook = cluster.hook(|_, request| convert(request)).await;
+    define_with(c, &hook).await;
+    hook
+}
+
+async fn define_with(c: &Client, hook: &Hook) {
     let mut definition = json!({
         "metadata": {"name": "hosts.example.com"},
         "spec": {
@@ -70,7 +75,6 @@ async fn define(cluster: &Cluster, c: &Client) -> Hook {
         json!({"clientConfig": hook.client("/convert"), "conversionReviewVersions": ["v1"]});
     c.post(DEFINITIONS, &definition).await.expect(201);
     wait("the definition is served", async || c.get(&path("v2")).await.code == 200).await;
-    hook
 }
 
 fn host(name: &str) -> Value {
@@ -132,4 +136,54 @@ async fn a_list_may_hold_objects_stored_in_different_versions() {
     let refused = c.post(&path("v1"), &host("broken")).await.expect(500);
     let text = "conversion webhook for example.com/v1, Kind=Host failed: it is broken";
     assert_eq!(refused["message"], text);
+}
+
+#[tokio::test]
+async fn a_version_that_objects_are_stored_in_stays() {
+    let cluster = Cluster::start().await;
+    let c = cluster.admin();
+    let _hook = define(&cluster, &c).await;
+    c.post(&path("v1"), &host("a")).await.expect(201);
+    let one = format!("{DEFINITIONS}/hosts.example.com");
+    c.patch(&one, &json!({"spec": {"versions": versions("v2")}})).await.expect(200);
+    let only = json!([versions("v2")[1]]);
+    let refused = c.patch(&one, &json!({"spec": {"versions": only}})).await.expect(422);
+    let text = "status.storedVersions[0]: Invalid value: \"v1\": missing from spec.versions; v1 was \
+                previously a storage version";
+    assert!(refused["message"].as_str().unwrap().contains(text), "{refused}");
+    let migrated = json!({"status": {"storedVersions": ["v2"]}});
+    c.patch(&format!("{one}/status"), &migrated).await.expect(200);
+    c.patch(&one, &json!({"spec": {"versions": only}})).await.expect(200);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_conversion_does_not_hold_up_the_quota() {
+    let (cluster, c) = Cluster::with_default_namespace().await;
+    let hook = cluster
+        .hook(|_, request| match request["objects"][0]["metadata"]["name"] == "slow" {
+            true => Reply::Hang,
+            false => convert(request),
+        })
+        .await;
+    define_with(&c, &hook).await;
+    let quotas = "/api/v1/namespaces/default/resourcequotas";
+    let hard = json!({"count/hosts.example.com": "5"});
+    let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": hard}});
+    let mut quota = c.post(quotas, &quota).await.expect(201);
+    quota["status"] = json!({"hard": hard, "used": {"count/hosts.example.com": "0"}});
+    c.put(&format!("{quotas}/q/status"), &quota).await.expect(200);
+    let host = |name: &str| {
+        json!({"apiVersion": "example.com/v2", "kind": "Host", "metadata": {"name": name},
+            "host": "localhost", "port": "80"})
+    };
+    let (slow, at) = (host("slow"), path("v2"));
+    tokio::select! {
+        _ = c.post(&at, &slow) => panic!("it hangs"),
+        () = async {
+            wait("the slow one is asked about", async || !hook.seen("/convert").is_empty()).await;
+            c.post(&path("v2"), &host("quick")).await.expect(201);
+        } => {}
+    }
+    let quota = c.get(&format!("{quotas}/q")).await.expect(200);
+    assert_eq!(quota["status"]["used"], json!({"count/hosts.example.com": "1"}));
 }

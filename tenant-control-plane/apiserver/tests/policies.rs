@@ -158,3 +158,53 @@ async fn policies_that_cannot_work_are_refused() {
     let refused = c.post(&path, &binding).await.expect(422);
     assert!(refused["message"].as_str().unwrap().contains("must not contain both Deny and Warn"));
 }
+
+#[tokio::test]
+async fn nobody_reads_through_a_policy_what_he_may_not_read() {
+    let (cluster, c) = Cluster::with_default_namespace().await;
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let grant = async |name: &str, rules: Value| {
+        let role = json!({"metadata": {"name": name}, "rules": rules});
+        c.post(&format!("{rbac}/clusterroles"), &role).await.expect(201);
+        let binding = json!({"metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole",
+                "name": name},
+            "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io",
+                "name": "policymaker"}]});
+        c.post(&format!("{rbac}/clusterrolebindings"), &binding).await.expect(201);
+    };
+    let all = json!([{"apiGroups": ["admissionregistration.k8s.io"], "resources": ["*"],
+        "verbs": ["*"]}]);
+    grant("policies", all).await;
+    let user = cluster.client("policymaker", "");
+    let validations = json!([{"expression": "params.data.a == 'b'"}]);
+    let secrets = json!({"validations": validations,
+        "paramKind": {"apiVersion": "v1", "kind": "Secret"}});
+    let path = format!("{GROUP}/validatingadmissionpolicies");
+    let refused = user.post(&path, &policy("p", secrets.clone())).await.expect(422);
+    let text = "spec.paramKind: Forbidden: user \"policymaker\" must have \"get\" permission on all \
+                objects of the referenced paramKind (kind=Secret, apiVersion=v1)";
+    assert!(refused["message"].as_str().unwrap().contains(text), "{refused}");
+
+    install(&c, &policy("p", secrets)).await;
+    let one = format!("{path}/p");
+    user.patch(&one, &json!({"spec": {"failurePolicy": "Ignore"}})).await.expect(200);
+    let other = json!({"spec": {"paramKind": {"apiVersion": "v1", "kind": "ConfigMap"}}});
+    user.patch(&one, &other).await.expect(422);
+
+    let bindings = format!("{GROUP}/validatingadmissionpolicybindings");
+    let binding = |reference: Value| {
+        json!({"metadata": {"generateName": "b-"}, "spec": {"policyName": "p",
+            "validationActions": ["Deny"], "paramRef": reference}})
+    };
+    let named = json!({"name": "s", "namespace": "default", "parameterNotFoundAction": "Allow"});
+    let selected = json!({"selector": {}, "parameterNotFoundAction": "Allow"});
+    let refused = user.post(&bindings, &binding(named.clone())).await.expect(422);
+    let text = "spec.paramRef: Forbidden: user \"policymaker\" does not have \"get\" permission on the \
+                object referenced by paramRef";
+    assert!(refused["message"].as_str().unwrap().contains(text), "{refused}");
+    let reads = json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]);
+    grant("secrets", reads).await;
+    user.post(&bindings, &binding(named)).await.expect(201);
+    user.post(&bindings, &binding(selected)).await.expect(422);
+}

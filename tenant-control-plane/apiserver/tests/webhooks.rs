@@ -4,7 +4,7 @@
 mod common;
 
 use common::webhook::{Reply, allow, configure, deny, entry, patch};
-use common::{Client, Cluster, config_map, wait};
+use common::{Cluster, config_map, wait};
 use serde_json::{Value, json};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -313,4 +313,93 @@ async fn match_conditions_are_checked_when_stored_and_decide_who_is_asked() {
             assert!(made["data"]["seen"].is_null());
         }
     }
+}
+
+#[tokio::test]
+async fn what_webhooks_make_of_a_subresource_is_what_happens() {
+    let (cluster, c) = Cluster::with_default_namespace().await;
+    let hook = cluster
+        .hook(|_, request| match request["object"]["kind"].as_str().unwrap_or_default() {
+            "PodExecOptions" => {
+                patch(json!([{"op": "add", "path": "/container", "value": "other"}]))
+            }
+            "Eviction" => patch(json!([{"op": "add", "path": "/deleteOptions",
+                "value": {"preconditions": {"uid": "another"}}}])),
+            "Scale" => patch(json!([{"op": "replace", "path": "/spec/replicas", "value": -1}])),
+            "Binding" => deny("not there"),
+            "SelfSubjectReview" => deny("nobody asks"),
+            _ => allow(),
+        })
+        .await;
+    let everything = json!({"rules": [{"operations": ["*"], "apiGroups": ["*"],
+        "apiVersions": ["*"], "resources": ["pods/exec", "pods/eviction", "*/scale", "bindings",
+            "selfsubjectreviews"]}]});
+    let pods = "/api/v1/namespaces/default/pods";
+    c.post("/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "a"}}))
+        .await
+        .expect(201);
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"serviceAccountName": "a",
+        "containers": [{"name": "c", "image": "i"}]}});
+    c.post(pods, &pod).await.expect(201);
+    let labels = json!({"app": "a"});
+    let set = json!({"metadata": {"name": "s"}, "spec": {"replicas": 1,
+        "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    let sets = "/apis/apps/v1/namespaces/default/replicasets";
+    c.post(sets, &set).await.expect(201);
+    configure(&c, "Mutating", "all", vec![entry("all", hook.client("/"), "", "", everything)])
+        .await;
+
+    let exec = format!("{pods}/p/exec?command=ls&stdout=true&container=c");
+    let refused = c.post(&exec, &json!({})).await.expect(400);
+    assert_eq!(refused["message"], "container other is not valid for pod p");
+    c.post(&format!("{pods}/p/eviction"), &json!({"metadata": {"name": "p"}})).await.expect(409);
+    let refused = c.patch(&format!("{sets}/s/scale"), &json!({"spec": {"replicas": 2}})).await;
+    assert!(refused.expect(422)["message"].as_str().unwrap().contains("spec.replicas"));
+    assert_eq!(c.get(&format!("{sets}/s")).await.expect(200)["spec"]["replicas"], 1);
+    let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}});
+    let refused = c.post("/api/v1/namespaces/default/bindings", &binding).await.expect(400);
+    assert!(refused["message"].as_str().unwrap().contains("not there"));
+    let review = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    c.post(review, &json!({})).await.expect(400);
+}
+
+#[tokio::test]
+async fn a_patch_that_is_no_list_and_a_refusal_with_warnings() {
+    let (cluster, c) = Cluster::with_default_namespace().await;
+    let hook = cluster
+        .hook(|_, request| match request["name"].as_str().unwrap_or_default() {
+            "odd" => patch(json!({"op": "add"})),
+            _ => Reply::Answer(json!({"allowed": false, "warnings": ["für später"]})),
+        })
+        .await;
+    let webhook = entry("odd", hook.client("/"), "", "configmaps", json!({}));
+    configure(&c, "Mutating", "odd", vec![webhook]).await;
+    let refused = c.post(MAPS, &config_map("odd", "x")).await.expect(500);
+    assert!(refused["message"].as_str().unwrap().contains("not a list of operations"), "{refused}");
+    let refused = c.post(MAPS, &config_map("warned", "x")).await;
+    assert_eq!(refused.headers["warning"].as_bytes(), "299 - \"für später\"".as_bytes());
+    refused.expect(400);
+}
+
+#[tokio::test]
+async fn a_webhook_is_selected_by_the_labels_that_another_gave_a_namespace() {
+    let (cluster, c) = Cluster::with_default_namespace().await;
+    let hook = cluster
+        .hook(|path, _| match path {
+            "/labels" => {
+                patch(json!([{"op": "add", "path": "/metadata/labels/watched", "value": "yes"}]))
+            }
+            _ => deny("watched"),
+        })
+        .await;
+    let labels = |wanted: &str| json!({"namespaceSelector": {"matchLabels": {"watched": wanted}}});
+    let on = |name: &str, path: &str, wanted: &str| {
+        entry(name, hook.client(path), "", "namespaces", labels(wanted))
+    };
+    let webhooks = vec![on("labels", "/labels", "no"), on("denies", "/denies", "yes")];
+    configure(&c, "Mutating", "namespaces", webhooks).await;
+    let space = |watched: &str| json!({"metadata": {"name": "n", "labels": {"watched": watched}}});
+    c.post("/api/v1/namespaces", &space("no")).await.expect(400);
+    c.post("/api/v1/namespaces", &space("other")).await.expect(201);
 }

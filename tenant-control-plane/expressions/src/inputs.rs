@@ -10,12 +10,24 @@ use cel::context::VariableResolver;
 use cel::objects::Map;
 use machinery::RequestInfo;
 
+use crate::budget::Budget;
 use crate::library::authz::{self, Authorizer};
 
+/// What the expressions of one policy may cost for one request, as upstream has it.
+pub const POLICY_BUDGET: i64 = 10_000_000;
+/// What the match conditions of one policy or webhook may cost for one request.
+pub const CONDITIONS_BUDGET: i64 = 2_500_000;
+
 /// The values of variables. Each is converted when an expression first asks for it, and once.
-#[derive(Default)]
 pub struct Inputs<'a> {
     variables: Vec<(&'static str, Input<'a>)>,
+    pub(crate) budget: Arc<Budget>,
+}
+
+impl Default for Inputs<'_> {
+    fn default() -> Self {
+        Self { variables: Vec::new(), budget: Budget::new(POLICY_BUDGET) }
+    }
 }
 
 struct Input<'a> {
@@ -52,6 +64,11 @@ impl<'a> Inputs<'a> {
         let value = Value::Opaque(Arc::new(authorizer.clone()));
         self.set("authorizer", Given::Value(Evaluated(value)));
         self
+    }
+
+    /// Sets what all evaluations from now on together may cost; [`POLICY_BUDGET`] until then.
+    pub fn set_budget(&mut self, cost: i64) {
+        self.budget = Budget::new(cost);
     }
 
     /// Sets a variable to an object of evaluated fields.

@@ -1,25 +1,22 @@
 //! An expression: compiled when it is stored, evaluated for each request.
 
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use cel::common::ast::{
-    CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, SourceInfo, operators,
-};
-use cel::common::value::CowVal;
-use cel::{Context, Env, ExecutionError, FunctionContext, Value};
+use cel::common::ast::{IdedExpr, SourceInfo};
+use cel::{Context, Env, ExecutionError, Value};
 
-use crate::check;
 use crate::inputs::{Evaluated, Inputs, to_json};
-use crate::library;
+use crate::meter::{depth, may_take_long, meter};
 use crate::types::Type;
+use crate::{budget, check, library};
 
-/// Most rounds of all loops of one evaluation together.
-const MAX_ROUNDS: i64 = 1_000_000;
 /// Longest expression, in bytes.
 const LONGEST: usize = 10 * 1024;
-/// Counts the rounds. No expression can spell this name.
-const TICK: &str = "@tick";
+/// Deepest expression, in parts of parts: checking and evaluating it goes as deep.
+const DEEPEST: usize = 128;
+/// Stack for parsing, in bytes: how deep an expression is shows when it is parsed. The longest
+/// expression may be half as deep as it is long.
+const PARSER_STACK: usize = 64 * 1024 * 1024;
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(library::environment()));
 
@@ -29,6 +26,7 @@ pub struct Program {
     source: Arc<str>,
     expression: Arc<IdedExpr>,
     result: Type,
+    may_take_long: bool,
 }
 
 /// What an expression evaluated to.
@@ -64,7 +62,9 @@ impl Program {
             });
         }
         meter(&mut expression);
-        Ok(Self { source: source.into(), expression: Arc::new(expression), result })
+        let may_take_long = may_take_long(&expression);
+        let expression = Arc::new(expression);
+        Ok(Self { source: source.into(), expression, result, may_take_long })
     }
 
     /// What is wrong with an expression when its variables have these types; empty when nothing
@@ -82,6 +82,11 @@ impl Program {
     /// The expression as it was written.
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// True when evaluating it may take longer than a thread that serves others should spend.
+    pub fn may_take_long(&self) -> bool {
+        self.may_take_long
     }
 
     /// What it evaluates to, as far as that is known.
@@ -108,8 +113,13 @@ impl Program {
     pub fn value(&self, inputs: &Inputs<'_>) -> Result<Evaluated, String> {
         let mut context = Context::with_env(ENVIRONMENT.clone());
         context.set_variable_resolver(inputs);
-        context.add_function(TICK, ticker()).map_err(|e| e.to_string())?;
-        Value::resolve(&self.expression, &context).map(Evaluated).map_err(|e| error_text(&e))
+        budget::charge(&mut context, &inputs.budget).map_err(|e| e.to_string())?;
+        inputs.budget.begin();
+        let value = Value::resolve(&self.expression, &context);
+        if let Some(why) = inputs.budget.exceeded() {
+            return Err(why.to_owned());
+        }
+        value.map(Evaluated).map_err(|e| error_text(&e))
     }
 
     /// Evaluates an expression whose result decides something.
@@ -124,32 +134,25 @@ impl Program {
     }
 }
 
-type Function = Box<
-    dyn for<'context, 'call> Fn(
-            &mut FunctionContext<'context, 'call>,
-        ) -> Result<CowVal<'context, 'call>, ExecutionError>
-        + Send
-        + Sync,
->;
-
-/// Hands its argument back, so many times and no more.
-fn ticker() -> Function {
-    let rounds = AtomicI64::new(0);
-    Box::new(move |context| match context.args.pop() {
-        Some(value) if rounds.fetch_add(1, Ordering::Relaxed) < MAX_ROUNDS => Ok(value),
-        _ => Err(ExecutionError::function_error(
-            TICK,
-            "operation cancelled: actual cost limit exceeded",
-        )),
-    })
-}
-
 fn parse(source: &str) -> Result<(IdedExpr, SourceInfo), String> {
     if source.len() > LONGEST {
         return Err(format!("expression of {} bytes exceeds {LONGEST}", source.len()));
     }
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(PARSER_STACK);
+        let parsing = thread.spawn_scoped(scope, || parse_here(source));
+        let parsing = parsing.map_err(|e| format!("cannot be parsed now: {e}"))?;
+        parsing.join().unwrap_or_else(|_| Err("cannot be parsed".to_owned()))
+    })
+}
+
+fn parse_here(source: &str) -> Result<(IdedExpr, SourceInfo), String> {
     let parser = ENVIRONMENT.parser().enable_ident_escape_syntax(true);
-    parser.parse_with_source_info(source).map_err(|errors| errors.to_string())
+    let parsed = parser.parse_with_source_info(source).map_err(|errors| errors.to_string())?;
+    match depth(&parsed.0) {
+        ..=DEEPEST => Ok(parsed),
+        _ => Err(format!("ERROR: <input>:1:1: expression recursion limit exceeded: {DEEPEST}")),
+    }
 }
 
 fn error_text(error: &ExecutionError) -> String {
@@ -187,62 +190,4 @@ fn shown(fault: &check::Fault, info: &SourceInfo) -> String {
 
 fn floor(text: &str, at: usize) -> usize {
     (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
-}
-
-/// Lets every loop count its rounds.
-fn meter(expression: &mut IdedExpr) {
-    match &mut expression.expr {
-        Expr::Comprehension(comprehension) => meter_loop(comprehension),
-        Expr::Call(call) => {
-            call.target.iter_mut().for_each(|target| meter(target));
-            call.args.iter_mut().for_each(meter);
-        }
-        Expr::Select(select) => meter(&mut select.operand),
-        Expr::List(list) => list.elements.iter_mut().for_each(meter),
-        Expr::Map(map) => map.entries.iter_mut().for_each(|entry| meter_entry(&mut entry.expr)),
-        Expr::Struct(object) => {
-            object.entries.iter_mut().for_each(|entry| meter_entry(&mut entry.expr));
-        }
-        Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => {}
-    }
-}
-
-fn meter_entry(entry: &mut EntryExpr) {
-    match entry {
-        EntryExpr::StructField(field) => meter(&mut field.value),
-        EntryExpr::MapEntry(entry) => {
-            meter(&mut entry.key);
-            meter(&mut entry.value);
-        }
-    }
-}
-
-fn meter_loop(comprehension: &mut ComprehensionExpr) {
-    for part in [
-        &mut comprehension.iter_range,
-        &mut comprehension.accu_init,
-        &mut comprehension.loop_cond,
-        &mut comprehension.loop_step,
-        &mut comprehension.result,
-    ] {
-        meter(part);
-    }
-    // `map` and `filter` are recognised by their constant condition, and then run in place: what
-    // they evaluate in each round is wrapped instead.
-    let is_plain = matches!(comprehension.loop_cond.expr, Expr::Literal(_));
-    let wrapped = match &mut comprehension.loop_step.expr {
-        Expr::Call(step) if is_plain && step.func_name == operators::CONDITIONAL => {
-            step.args.first_mut()
-        }
-        Expr::Call(step) if is_plain => match step.args.get_mut(1).map(|added| &mut added.expr) {
-            Some(Expr::List(list)) => list.elements.first_mut(),
-            _ => None,
-        },
-        _ => None,
-    };
-    let wrapped = wrapped.unwrap_or(&mut comprehension.loop_cond);
-    let inner = std::mem::take(wrapped);
-    let id = inner.id;
-    let call = CallExpr { func_name: TICK.to_owned(), target: None, args: vec![inner] };
-    *wrapped = IdedExpr { id, expr: Expr::Call(call) };
 }

@@ -134,9 +134,93 @@ fn no_expression_runs_for_ever() {
         "object.list.exists(a, object.list.filter(b, a + b < 0).size() > 0)",
     ] {
         let error = evaluate(source, &object).unwrap_err();
-        assert_eq!(error, "operation cancelled: actual cost limit exceeded", "{source}");
+        assert_eq!(error, EXCEEDED, "{source}");
     }
     assert_eq!(evaluate("object.list.map(a, a + 1).size()", &object), Ok(json!(2000)));
+}
+
+const EXCEEDED: &str = "operation cancelled: actual cost limit exceeded";
+
+#[test]
+fn no_expression_takes_much_memory() {
+    let object = json!({"text": "x".repeat(200_000), "list": vec!["some text"; 20_000]});
+    let doubled = format!("['xxxxxxxxxx']{}.size() > 0", ".map(a, a + a)".repeat(40));
+    let copied = format!("['xxxxxxxxxx']{}.size() > 0", ".map(a, [a, a, a, a])".repeat(30));
+    let many = vec!["object"; 1000].join(", ");
+    for source in [
+        doubled.as_str(),
+        copied.as_str(),
+        &format!("[{many}].size() > 0"),
+        &format!("{{'a': [{many}]}}.size() > 0"),
+        "object.list.map(a, object.text).size() > 0",
+        "object.text.replace('x', object.text).size() > 0",
+        "object.list.join(object.text).size() > 0",
+        "(object.text + object.text).split('').size() > 0",
+        "object.list.all(a, object.?text.hasValue())",
+    ] {
+        assert_eq!(evaluate(source, &object), Err(EXCEEDED.to_owned()), "{source:.60}");
+    }
+    assert_eq!(evaluate("(object.text + object.text).size()", &object), Ok(json!(400_000)));
+}
+
+#[test]
+fn what_walks_over_large_values_is_charged_for_them() {
+    let object = json!({"a": (0..2000).collect::<Vec<_>>(), "b": vec!["x".repeat(40); 5000],
+        "text": "x".repeat(100_000)});
+    for source in [
+        "object.a.all(x, !('y' in object.b))",
+        "object.a.all(x, object.b == object.b)",
+        "object.a.all(x, !object.text.startsWith(object.text + 'y'))",
+        "object.a.all(x, object.text.size() > 0)",
+        "object.text.indexOf(object.text) == 0",
+        "object.b.distinct().size() == 1",
+        "object.a.all(x, object.text.matches('y{' + string(x) + '}') || true)",
+    ] {
+        assert_eq!(evaluate(source, &object).unwrap_err(), EXCEEDED, "{source}");
+    }
+    assert_eq!(
+        evaluate("'y' in object.b || object.text.matches('^x+$')", &object),
+        Ok(json!(true))
+    );
+}
+
+#[test]
+fn expressions_share_a_budget_that_no_operator_hides() {
+    let object = json!({"list": (0..1000).collect::<Vec<_>>()});
+    let program = compile("object.list.all(a, a >= 0)").unwrap();
+    let mut inputs = Inputs::new().with("object", &object);
+    inputs.set_budget(5000);
+    let outcomes: Vec<_> = (0..6).map(|_| program.holds(&inputs)).collect();
+    assert_eq!(outcomes[0], Ok(true));
+    assert!(outcomes[5].as_ref().unwrap_err().contains("running out of cost budget"));
+    let hidden = "object.list.all(a, object.list.all(b, object.list.all(c, true))) || true";
+    assert_eq!(evaluate(hidden, &object).unwrap_err(), EXCEEDED);
+}
+
+#[test]
+fn expressions_are_not_deep() {
+    let chain = |first: &str, link: &str, count: usize| format!("{first}{}", link.repeat(count));
+    for source in [
+        chain("1", "+1", 4999),
+        chain("object", ".a", 4999),
+        chain("object", "[0]", 3000),
+        chain("'a'", ".trim()", 1000),
+    ] {
+        let error = compile(&source).unwrap_err();
+        assert!(error.contains("expression recursion limit exceeded: 128"), "{error}");
+        assert!(Program::type_faults(&source, &[]).contains("recursion limit"));
+    }
+    let nested = |open: &str, count: usize, close: &str| {
+        format!("{}true{}", open.repeat(count), close.repeat(count))
+    };
+    let loops = nested("[1].all(x, ", 28, ")");
+    assert_eq!(evaluate(&loops, &Value::Null), Ok(json!(true)));
+    let lists = nested("[", 40, "]").replace("true", "a");
+    let deep = format!("[1]{}.size() > 0", format!(".map(a, {lists})").repeat(60));
+    assert_eq!(evaluate(&deep, &Value::Null), Err(EXCEEDED.to_owned()));
+    assert_eq!(evaluate(&chain("1", "+1", 100), &Value::Null), Ok(json!(101)));
+    assert_eq!(evaluate(&chain("'a'", ".trim()", 120), &Value::Null), Ok(json!("a")));
+    assert_eq!(evaluate(&chain("true", " && true", 1000), &Value::Null), Ok(json!(true)));
 }
 
 struct OnlyPods;

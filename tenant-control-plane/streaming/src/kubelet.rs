@@ -38,11 +38,11 @@ pub fn endpoint<S: AsRef<str>>(node: &Value, preferred: &[S]) -> Result<(String,
     Err(Status::internal(format!("no preferred addresses found; known addresses: {wanted:?}")))
 }
 
-/// The container that a request on a pod means.
+/// The container that a request on a pod means, given the name that it asks for (or none).
 ///
 /// # Errors
 /// 400 when it names none of the pod's containers, or none while the pod has several.
-pub fn container(pod: &Value, query: &str) -> Result<String, Status> {
+pub fn container(pod: &Value, asked: &str) -> Result<String, Status> {
     let pod_name = pod["metadata"]["name"].as_str().unwrap_or_default();
     let names = |key: &str| -> Vec<&str> {
         let containers = pod["spec"][key].as_array().into_iter().flatten();
@@ -50,35 +50,44 @@ pub fn container(pod: &Value, query: &str) -> Result<String, Status> {
     };
     let main = names("containers");
     let all = ["initContainers", "containers", "ephemeralContainers"].map(names).concat();
-    let asked = parameters(query).find(|(key, value)| key == "container" && !value.is_empty());
     match (asked, main.as_slice()) {
-        (Some((_, name)), _) if all.contains(&name.as_str()) => Ok(name),
-        (Some((_, name)), _) => {
-            Err(Status::bad_request(format!("container {name} is not valid for pod {pod_name}")))
-        }
-        (None, [one]) => Ok((*one).to_owned()),
-        (None, []) => Err(Status::bad_request(format!(
+        ("", [one]) => Ok((*one).to_owned()),
+        ("", []) => Err(Status::bad_request(format!(
             "a container name must be specified for pod {pod_name}"
         ))),
-        (None, _) => Err(Status::bad_request(format!(
+        ("", _) => Err(Status::bad_request(format!(
             "a container name must be specified for pod {pod_name}, choose one of: [{}]",
             all.join(" ")
         ))),
+        (name, _) if all.contains(&name) => Ok(name.to_owned()),
+        (name, _) => {
+            Err(Status::bad_request(format!("container {name} is not valid for pod {pod_name}")))
+        }
     }
 }
 
-/// Path and query of `pods/log`.
-pub fn log_path(namespace: &str, pod: &str, container: &str, query: &str) -> String {
+/// What a request's parameters say of a switch: only no value, `false` and `0` mean no.
+pub fn is_on(value: Option<&str>) -> bool {
+    value.is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
+}
+
+/// Path and query of `pods/log`, given the request's parameters, of which the first of a name
+/// counts.
+pub fn log_path<'a>(
+    namespace: &str,
+    pod: &str,
+    container: &str,
+    parameter: impl Fn(&str) -> Option<&'a str>,
+) -> String {
     let mut out = Query::new(format!("/containerLogs/{namespace}/{pod}/{container}"));
-    for (key, value) in parameters(query) {
-        match key.as_str() {
-            "follow" | "previous" | "timestamps" if is_true(&value) => out.add(&key, "true"),
-            "sinceSeconds" | "sinceTime" | "tailLines" | "limitBytes" | "stream"
-                if !value.is_empty() =>
-            {
-                out.add(&key, &value);
-            }
-            _ => {}
+    for key in ["follow", "previous", "timestamps"] {
+        if is_on(parameter(key)) {
+            out.add(key, "true");
+        }
+    }
+    for key in ["sinceSeconds", "sinceTime", "tailLines", "limitBytes", "stream"] {
+        if let Some(value) = parameter(key).filter(|value| !value.is_empty()) {
+            out.add(key, value);
         }
     }
     out.finish()
@@ -98,22 +107,18 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Reads the query of `pods/exec` or `pods/attach`.
+    /// Of a `PodExecOptions` or `PodAttachOptions`.
     ///
     /// # Errors
     /// 400 when no stream is asked for.
-    pub fn from_query(query: &str) -> Result<Self, Status> {
-        let mut streams = Self::default();
-        for (key, value) in parameters(query) {
-            let flag = match key.as_str() {
-                "stdin" => &mut streams.stdin,
-                "stdout" => &mut streams.stdout,
-                "stderr" => &mut streams.stderr,
-                "tty" => &mut streams.tty,
-                _ => continue,
-            };
-            *flag = is_true(&value);
-        }
+    pub fn of(options: &Value) -> Result<Self, Status> {
+        let is_on = |key: &str| options[key] == true;
+        let mut streams = Self {
+            stdin: is_on("stdin"),
+            stdout: is_on("stdout"),
+            stderr: is_on("stderr"),
+            tty: is_on("tty"),
+        };
         if streams.tty {
             streams.stderr = false;
         }
@@ -126,67 +131,52 @@ impl Streams {
     }
 }
 
-/// Path and query of `pods/exec` (`subresource` is `exec`) or `pods/attach` (`attach`).
+/// Path and query of `pods/exec` (`subresource` is `exec`) or `pods/attach` (`attach`), given the
+/// `PodExecOptions` or `PodAttachOptions`.
 pub fn command_path(
     subresource: &str,
     namespace: &str,
     pod: &str,
     container: &str,
-    query: &str,
+    options: &Value,
 ) -> String {
     let mut out = Query::new(format!("/{subresource}/{namespace}/{pod}/{container}"));
-    for (key, value) in parameters(query) {
-        match key.as_str() {
-            "stdin" if is_true(&value) => out.add("input", "1"),
-            "stdout" if is_true(&value) => out.add("output", "1"),
-            "stderr" if is_true(&value) => out.add("error", "1"),
-            "tty" if is_true(&value) => out.add("tty", "1"),
-            "command" => out.add("command", &value),
-            _ => {}
+    for (key, name) in
+        [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")]
+    {
+        if options[key] == true {
+            out.add(name, "1");
         }
     }
+    let words = options["command"].as_array().into_iter().flatten();
+    words.filter_map(Value::as_str).for_each(|word| out.add("command", word));
     out.finish()
 }
 
-/// Path and query of `pods/portforward`.
-pub fn port_forward_path(namespace: &str, pod: &str, query: &str) -> String {
+/// Path and query of `pods/portforward`, given the `PodPortForwardOptions`.
+pub fn port_forward_path(namespace: &str, pod: &str, options: &Value) -> String {
     let mut out = Query::new(format!("/portForward/{namespace}/{pod}"));
-    let ports: Vec<_> =
-        parameters(query).filter(|(key, _)| key == "ports").map(|(_, value)| value).collect();
+    let ports = options["ports"].as_array().into_iter().flatten();
+    let ports: Vec<_> = ports.map(ToString::to_string).collect();
     if !ports.is_empty() {
         out.add("port", &ports.join(","));
     }
     out.finish()
 }
 
-/// The query parameters, decoded.
-pub fn parameters(query: &str) -> impl Iterator<Item = (String, String)> + '_ {
-    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decode(key), decode(value))
-    })
-}
-
-fn is_true(value: &str) -> bool {
-    !matches!(value.to_ascii_lowercase().as_str(), "false" | "0")
-}
-
-fn decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        rest = after;
-        let digits = after.get(..2).and_then(|d| std::str::from_utf8(d).ok());
-        match (first, digits.and_then(|d| u8::from_str_radix(d, 16).ok())) {
-            (b'+', _) => bytes.push(b' '),
-            (b'%', Some(byte)) => {
-                bytes.push(byte);
-                rest = &after[2..];
+/// Encodes what has a meaning in a URL, but for the characters that are to keep theirs.
+pub fn percent_encode(text: &str, kept: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                out.push(char::from(byte));
             }
-            _ => bytes.push(first),
+            _ if kept.as_bytes().contains(&byte) => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
         }
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    out
 }
 
 /// A path with query parameters being added.
@@ -205,14 +195,7 @@ impl Query {
         self.separator = '&';
         self.text.push_str(key);
         self.text.push('=');
-        for byte in value.bytes() {
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                    self.text.push(char::from(byte));
-                }
-                _ => self.text.push_str(&format!("%{byte:02X}")),
-            }
-        }
+        self.text.push_str(&percent_encode(value, ""));
     }
 
     fn finish(self) -> String {
@@ -228,21 +211,39 @@ mod tests {
 
     #[test]
     fn a_commands_words_survive_the_way_to_the_kubelet() {
-        let query = "command=sh&command=-c&command=echo+%24A%26b&stdin=true&stdout=true&tty=false\
-                     &container=c";
+        let options = json!({"command": ["sh", "-c", "echo $A&b"], "stdin": true, "stdout": true,
+            "tty": false, "container": "c"});
         assert_eq!(
-            command_path("exec", "ns", "p", "c", query),
-            "/exec/ns/p/c?command=sh&command=-c&command=echo%20%24A%26b&input=1&output=1"
+            command_path("exec", "ns", "p", "c", &options),
+            "/exec/ns/p/c?input=1&output=1&command=sh&command=-c&command=echo%20%24A%26b"
         );
-        let streams = Streams::from_query(query).unwrap();
+        let streams = Streams::of(&options).unwrap();
         assert!(streams.stdin && streams.stdout && !streams.tty && !streams.stderr);
+        assert!(Streams::of(&json!({"stdout": "true"})).is_err());
+        let terminal = Streams::of(&json!({"stdout": true, "stderr": true, "tty": true})).unwrap();
+        assert!(terminal.tty && !terminal.stderr);
+    }
+
+    #[test]
+    fn ports_are_forwarded_as_one_list() {
+        let path = port_forward_path("ns", "p", &json!({"ports": [80, 443]}));
+        assert_eq!(path, "/portForward/ns/p?port=80%2C443");
+        assert_eq!(port_forward_path("ns", "p", &json!({})), "/portForward/ns/p");
     }
 
     #[test]
     fn logs_pass_only_what_the_kubelet_knows() {
-        let query = "follow=true&tailLines=5&container=c&pretty=1&previous=false";
+        let parameter = |key: &str| match key {
+            "follow" => Some(""),
+            "tailLines" => Some("5"),
+            "container" => Some("c"),
+            "pretty" => Some("1"),
+            "previous" => Some("False"),
+            "timestamps" => Some("0"),
+            _ => None,
+        };
         assert_eq!(
-            log_path("ns", "p", "c", query),
+            log_path("ns", "p", "c", parameter),
             "/containerLogs/ns/p/c?follow=true&tailLines=5"
         );
     }
@@ -251,9 +252,9 @@ mod tests {
     fn a_pod_of_two_containers_needs_a_choice() {
         let pod = json!({"metadata": {"name": "p"}, "spec": {
             "containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]}});
-        assert_eq!(container(&pod, "container=i").unwrap(), "i");
+        assert_eq!(container(&pod, "i").unwrap(), "i");
         let text = container(&pod, "").unwrap_err().message;
         assert_eq!(text, "a container name must be specified for pod p, choose one of: [i a b]");
-        assert!(container(&pod, "container=x").is_err());
+        assert!(container(&pod, "x").is_err());
     }
 }

@@ -4,10 +4,15 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// How the API server proves itself to kubelets, and how they prove themselves to it.
 #[derive(Clone, Debug, Default)]
@@ -72,24 +77,110 @@ const SYSTEM_BUNDLES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// The TLS configuration for a server whose certificate one of these authorities (PEM) has signed;
-/// without any, one that this machine trusts (`SSL_CERT_FILE`, or the system's bundle).
+/// The TLS configuration for a server whose certificate one of these authorities (PEM) has signed,
+/// or is among them itself; without any, one that this machine trusts (`SSL_CERT_FILE`, or the
+/// system's bundle).
 ///
 /// # Errors
-/// When the PEM holds something that is not a certificate.
+/// When there is a PEM and no certificate in it.
 pub fn verifying_config(authorities: &[u8]) -> anyhow::Result<Arc<ClientConfig>> {
-    let system = if authorities.is_empty() { system_bundle() } else { Vec::new() };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(authorities) {
-        roots.add(certificate.context("caBundle")?).context("caBundle")?;
-    }
-    roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&system).flatten());
-    let config = ClientConfig::builder_with_provider(provider())
+    let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
-        .context("TLS versions")?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
+        .context("TLS versions")?;
+    let mut roots = RootCertStore::empty();
+    if authorities.is_empty() {
+        let system = system_bundle();
+        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&system).flatten());
+        return Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()));
+    }
+    let verifier = Arc::new(BundleVerifier::new(authorities)?);
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+    Ok(Arc::new(builder.with_no_client_auth()))
+}
+
+/// Accepts what a bundle's certificates have signed, and these themselves: a server's self-signed
+/// certificate may say that it is an authority, and is none in the eyes of webpki then.
+#[derive(Debug)]
+struct BundleVerifier {
+    bundle: Vec<CertificateDer<'static>>,
+    signed: Arc<WebPkiServerVerifier>,
+}
+
+impl BundleVerifier {
+    fn new(pem: &[u8]) -> anyhow::Result<Self> {
+        let bundle: Vec<_> = CertificateDer::pem_slice_iter(pem).flatten().collect();
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(bundle.iter().cloned());
+        let signed = WebPkiServerVerifier::builder_with_provider(roots.into(), provider())
+            .build()
+            .context("caBundle")?;
+        Ok(Self { bundle, signed })
+    }
+}
+
+/// Whether a certificate that is trusted as it is may serve under a name at a time.
+fn may_serve(
+    certificate: &CertificateDer<'_>,
+    name: &ServerName<'_>,
+    now: UnixTime,
+) -> Result<(), rustls::Error> {
+    let (_, parsed) = X509Certificate::from_der(certificate)
+        .map_err(|_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let validity = parsed.validity();
+    let fault = if now < validity.not_before.timestamp() {
+        Some(CertificateError::NotValidYet)
+    } else if now > validity.not_after.timestamp() {
+        Some(CertificateError::Expired)
+    } else {
+        let usage = parsed.extended_key_usage().ok().flatten();
+        let serves = usage.is_none_or(|usage| usage.value.server_auth || usage.value.any);
+        (!serves).then_some(CertificateError::InvalidPurpose)
+    };
+    match fault {
+        Some(fault) => Err(rustls::Error::InvalidCertificate(fault)),
+        None => verify_server_name(&ParsedCertificate::try_from(certificate)?, name),
+    }
+}
+
+impl ServerCertVerifier for BundleVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.bundle.iter().any(|trusted| trusted == end_entity) {
+            may_serve(end_entity, server_name, now)?;
+            return Ok(ServerCertVerified::assertion());
+        }
+        let signed = &self.signed;
+        signed.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.signed.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.signed.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.signed.supported_verify_schemes()
+    }
 }
 
 fn system_bundle() -> Vec<u8> {
@@ -138,5 +229,68 @@ impl ServerCertVerifier for AnyCertificate {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rcgen::{
+        BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
+    };
+
+    use super::*;
+
+    /// A self-signed certificate that says that it is an authority, for the year 2030.
+    fn authority(name: &str, usage: &[ExtendedKeyUsagePurpose]) -> rcgen::Certificate {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.extended_key_usages = usage.to_vec();
+        params.not_before = date_time_ymd(2030, 1, 1);
+        params.not_after = date_time_ymd(2031, 1, 1);
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap()
+    }
+
+    fn year(year: u64) -> UnixTime {
+        UnixTime::since_unix_epoch(Duration::from_secs((year - 1970) * 31_557_600 + 2_000_000))
+    }
+
+    fn verify(
+        bundle: &BundleVerifier,
+        served: &rcgen::Certificate,
+        name: &str,
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        bundle.verify_server_cert(served.der(), &[], &name, &[], now).map(|_| ())
+    }
+
+    #[test]
+    fn a_certificate_in_the_bundle_may_serve_itself() {
+        let served = authority("hook.ns.svc", &[]);
+        let other = authority("hook.ns.svc", &[ExtendedKeyUsagePurpose::ClientAuth]);
+        let pem = format!("{}{}", served.pem(), other.pem());
+        let bundle = BundleVerifier::new(pem.as_bytes()).unwrap();
+        let refused = |served: &rcgen::Certificate, name: &str, now: u64| {
+            verify(&bundle, served, name, year(now)).unwrap_err()
+        };
+        verify(&bundle, &served, "hook.ns.svc", year(2030)).unwrap();
+        let invalid = rustls::Error::InvalidCertificate;
+        assert_eq!(refused(&served, "hook.ns.svc", 2029), invalid(CertificateError::NotValidYet));
+        assert_eq!(refused(&served, "hook.ns.svc", 2032), invalid(CertificateError::Expired));
+        assert_eq!(refused(&other, "hook.ns.svc", 2030), invalid(CertificateError::InvalidPurpose));
+        refused(&served, "other.ns.svc", 2030);
+        refused(&authority("hook.ns.svc", &[]), "hook.ns.svc", 2030);
+    }
+
+    #[test]
+    fn a_bundle_needs_one_certificate_and_may_hold_more() {
+        let good = authority("hook.ns.svc", &[]).pem();
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        verifying_config(format!("{broken}{good}").as_bytes()).unwrap();
+        assert!(verifying_config(broken.as_bytes()).is_err());
+        assert!(verifying_config(b"no PEM").is_err());
+        verifying_config(b"").unwrap();
     }
 }

@@ -22,8 +22,13 @@ use crate::strategy::keep;
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Objects in one question.
 const BATCH: usize = 500;
+/// Bytes of the objects in one question: the answer, which is about as long, may have eight times
+/// as many.
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// Converted objects that are remembered per version.
 const REMEMBERED: usize = 4096;
+/// Bytes of the converted objects that are remembered per version.
+const REMEMBERED_BYTES: usize = 32 * 1024 * 1024;
 /// Versions of the review that are spoken.
 const VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 
@@ -31,8 +36,30 @@ const VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 pub struct Conversion {
     client: Value,
     versions: Vec<String>,
-    /// Objects of the cache in this row's version, by key and revision.
-    converted: Mutex<HashMap<(String, i64), Arc<Object>>>,
+    converted: Mutex<Converted>,
+}
+
+/// Objects of the cache in a row's version, by key and revision.
+#[derive(Default)]
+struct Converted {
+    objects: HashMap<(String, i64), Arc<Object>>,
+    bytes: usize,
+}
+
+impl Converted {
+    fn insert(&mut self, object: &Arc<Object>) {
+        let bytes = object.json.len();
+        if self.objects.len() >= REMEMBERED || self.bytes + bytes > REMEMBERED_BYTES {
+            *self = Self::default();
+        }
+        if bytes > REMEMBERED_BYTES {
+            return;
+        }
+        let before =
+            self.objects.insert((object.key().to_owned(), object.revision), object.clone());
+        self.bytes += bytes;
+        self.bytes -= before.map_or(0, |before| before.json.len());
+    }
 }
 
 impl std::fmt::Debug for Conversion {
@@ -58,15 +85,11 @@ impl Conversion {
 
     fn known(&self, object: &Object) -> Option<Arc<Object>> {
         let converted = self.converted.lock().expect("no panic while locked");
-        converted.get(&(object.key().to_owned(), object.revision)).cloned()
+        converted.objects.get(&(object.key().to_owned(), object.revision)).cloned()
     }
 
     fn remember(&self, object: &Arc<Object>) {
-        let mut converted = self.converted.lock().expect("no panic while locked");
-        if converted.len() >= REMEMBERED {
-            converted.clear();
-        }
-        converted.insert((object.key().to_owned(), object.revision), object.clone());
+        self.converted.lock().expect("no panic while locked").insert(object);
     }
 }
 
@@ -107,16 +130,32 @@ pub async fn objects(api: &Api, row: &Row, objects: &mut [Arc<Object>]) -> Resul
         }
     }
     let fields = api.caches.of(row).map(|cache| cache.fields.clone()).unwrap_or_default();
-    for batch in open.chunks(BATCH) {
+    for batch in batches(&open, |at| objects[at].json.len()) {
         let given = batch.iter().map(|at| objects[*at].parse()).collect();
         let converted = values(api, row, &wanted, given).await?;
-        for (at, value) in batch.iter().zip(converted) {
-            let object = Arc::new(rebuilt(&objects[*at], value, &fields));
+        for (at, value) in batch.into_iter().zip(converted) {
+            let object = Arc::new(rebuilt(&objects[at], value, &fields));
             conversion.remember(&object);
-            objects[*at] = object;
+            objects[at] = object;
         }
     }
     Ok(())
+}
+
+/// Cuts a list into questions that are not too long; a longer object is asked about alone.
+fn batches(open: &[usize], bytes: impl Fn(usize) -> usize) -> Vec<Vec<usize>> {
+    let (mut batches, mut last, mut length) = (Vec::new(), Vec::new(), 0);
+    for at in open {
+        let own = bytes(*at);
+        if !last.is_empty() && (last.len() == BATCH || length + own > BATCH_BYTES) {
+            batches.push(std::mem::take(&mut last));
+            length = 0;
+        }
+        last.push(*at);
+        length += own;
+    }
+    batches.extend((!last.is_empty()).then_some(last));
+    batches
 }
 
 /// Events of a watch with their objects in a row's version.
@@ -202,13 +241,18 @@ async fn ask(
     });
     let target = target::of(&api.caches, &conversion.client)?;
     let body = serde_json::to_vec(&review).map_err(|e| e.to_string())?;
-    let mut reply = target::post(&api.hooks.client, &target, Bytes::from(body), TIMEOUT).await?;
-    let response = &mut reply["response"];
-    if !response.is_object() {
-        return Err("no response provided".to_owned());
-    }
+    let reply = target::post(&api.hooks.client, &target, Bytes::from(body), TIMEOUT).await?;
+    answered(reply, version, &uid)
+}
+
+/// The converted objects of a webhook's answer, which may be any JSON.
+fn answered(mut reply: Value, version: &str, uid: &str) -> Result<Vec<Value>, String> {
+    let response = reply
+        .get_mut("response")
+        .filter(|response| response.is_object())
+        .ok_or("no response provided")?;
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-    if version == "v1" && response["uid"] != uid.as_str() {
+    if version == "v1" && response["uid"] != uid {
         return Err(format!("expected response.uid={uid:?}, got {:?}", text(&response["uid"])));
     }
     let result = &response["result"];
@@ -279,5 +323,48 @@ mod tests {
         assert!(fault("/apiVersion", "a/v3".into()).starts_with("invalid groupVersion"));
         assert_eq!(fault("/metadata/name", "m".into()), "must have the same name: n != m");
         assert!(fault("/metadata", Value::Null).starts_with("missing metadata"));
+    }
+    #[test]
+    fn an_answer_without_a_response_is_an_error_whatever_json_it_is() {
+        for reply in [json!([]), json!("x"), json!(1), json!(true), json!(null), json!({})] {
+            assert_eq!(answered(reply, "v1", "u").unwrap_err(), "no response provided");
+        }
+        for response in [json!([]), json!("x"), json!(1), json!(null)] {
+            let reply = json!({"response": response});
+            assert_eq!(answered(reply, "v1", "u").unwrap_err(), "no response provided");
+        }
+        let mut reply = json!({"response": {"uid": "u", "result": {"status": "Success"}}});
+        assert_eq!(answered(reply.clone(), "v1", "u").unwrap(), [] as [Value; 0]);
+        reply["response"]["convertedObjects"] = json!([{"a": 1}]);
+        assert_eq!(answered(reply, "v1", "u").unwrap(), [json!({"a": 1})]);
+    }
+
+    #[test]
+    fn questions_are_cut_by_count_and_length() {
+        let lengths = |bytes: usize, count: usize| -> Vec<usize> {
+            let open: Vec<_> = (0..count).collect();
+            batches(&open, |_| bytes).iter().map(Vec::len).collect()
+        };
+        assert_eq!(lengths(10, 1001), [500, 500, 1]);
+        assert_eq!(lengths(BATCH_BYTES / 2, 3), [2, 1]);
+        assert_eq!(lengths(BATCH_BYTES + 1, 2), [1, 1]);
+        assert_eq!(lengths(1, 0), [] as [usize; 0]);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_in_bytes() {
+        let object = |name: &str, bytes: usize| {
+            let value = json!({"metadata": {"name": name}, "text": "x".repeat(bytes)});
+            Arc::new(Object::from_value(name, value, 1, &[]))
+        };
+        let mut converted = Converted::default();
+        for _ in 0..2 {
+            converted.insert(&object("a", REMEMBERED_BYTES / 2));
+        }
+        assert_eq!(converted.objects.len(), 1);
+        converted.insert(&object("b", REMEMBERED_BYTES / 2));
+        assert!(converted.objects.len() == 1 && converted.bytes < REMEMBERED_BYTES);
+        converted.insert(&object("c", REMEMBERED_BYTES + 1));
+        assert_eq!((converted.objects.len(), converted.bytes), (0, 0));
     }
 }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use expressions::{Access, Authorizer, Inputs, Program, Type};
+use expressions::{Access, Authorizer, CONDITIONS_BUDGET, Inputs, Program, Type};
 use machinery::{Cause, RequestInfo, UserInfo, names};
 use serde_json::Value;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::registry::Call;
 use crate::strategy::cause;
@@ -56,11 +57,17 @@ impl Conditions {
         self.0.is_empty()
     }
 
-    /// True when all hold, false when one does not.
+    /// True when deciding them may take long.
+    pub fn may_take_long(&self) -> bool {
+        self.0.iter().flatten().any(Program::may_take_long)
+    }
+
+    /// True when all hold, false when one does not. Together they have a budget of their own.
     ///
     /// # Errors
     /// When none is known not to hold, but some cannot be decided.
-    pub fn decide(&self, inputs: &Inputs<'_>) -> Result<bool, String> {
+    pub fn decide(&self, inputs: &mut Inputs<'_>) -> Result<bool, String> {
+        inputs.set_budget(CONDITIONS_BUDGET);
         let mut undecided = Vec::new();
         for condition in &self.0 {
             let decided = match condition {
@@ -78,6 +85,15 @@ impl Conditions {
             [one] => Err(one.clone()),
             many => Err(format!("[{}]", many.join(", "))),
         }
+    }
+}
+
+/// Evaluates, if that may take long, where it does not hold up the requests that share a thread.
+pub fn evaluating<R>(may_take_long: bool, evaluate: impl FnOnce() -> R) -> R {
+    let flavor = || Handle::try_current().map(|runtime| runtime.runtime_flavor());
+    match may_take_long && flavor().is_ok_and(|f| f == RuntimeFlavor::MultiThread) {
+        true => tokio::task::block_in_place(evaluate),
+        false => evaluate(),
     }
 }
 
@@ -151,7 +167,8 @@ mod tests {
         let list: Vec<Value> =
             sources.iter().map(|s| json!({"name": "n", "expression": s})).collect();
         let object = json!({"metadata": {"name": "a"}});
-        Conditions::compile(&list.into(), &WEBHOOK).decide(&Inputs::new().with("object", &object))
+        let mut inputs = Inputs::new().with("object", &object);
+        Conditions::compile(&list.into(), &WEBHOOK).decide(&mut inputs)
     }
 
     #[test]
@@ -160,6 +177,17 @@ mod tests {
         assert_eq!(decide(&["object.spec.x", "object.metadata.name == 'b'"]), Ok(false));
         let undecided = decide(&["true", "object.spec.x"]).unwrap_err();
         assert_eq!(undecided, "expression 'object.spec.x' resulted in error: no such key: spec");
+    }
+
+    #[test]
+    fn conditions_that_take_long_leave_the_worker_only_where_there_are_others() {
+        let decided = || evaluating(true, || decide(&["[1].all(x, x > 0)"]));
+        assert_eq!(decided(), Ok(true));
+        let single = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        assert_eq!(single.block_on(async { decided() }), Ok(true));
+        let many = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let task = many.spawn(async move { evaluating(true, || decide(&["true"])) });
+        assert_eq!(many.block_on(task).unwrap(), Ok(true));
     }
 
     #[test]

@@ -84,10 +84,18 @@ async fn patched(
     object: Option<&Value>,
     answer: &Answer,
 ) -> Result<Option<Value>, Failure> {
-    if answer.patch.as_array().is_none_or(|operations| operations.is_empty()) {
-        return Ok(None);
-    }
     let internal = |text: String| Failure::Refused(Status::internal(text));
+    match &answer.patch {
+        Value::Null => return Ok(None),
+        Value::Array(operations) if operations.is_empty() => return Ok(None),
+        Value::Array(_) => {}
+        _ => {
+            return Err(internal(format!(
+                "admission webhook {:?} answered with a patch that is not a list of operations",
+                webhook.name
+            )));
+        }
+    }
     let Some(object) = object else {
         return Err(internal(format!(
             "admission webhook {:?} attempted to modify the object, which is not supported for \

@@ -12,7 +12,7 @@ use machinery::{
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
-use super::conditions::authorizer;
+use super::conditions::{authorizer, evaluating};
 use super::{Hook, Passing, version};
 use crate::kinds::Row;
 use crate::registry::Call;
@@ -75,12 +75,13 @@ async fn meets_conditions(
     let object = version::converted(passing.call, &invocation.row, object).await?;
     let old = version::converted(passing.call, &invocation.row, passing.subject.old).await?;
     let request = passing.asker.request(&invocation.gvk, &invocation.gvr);
-    let inputs = Inputs::new()
+    let mut inputs = Inputs::new()
         .with("object", &object)
         .with("oldObject", &old)
         .with("request", &request)
         .with_authorizer(&authorizer(passing.call), &passing.call.info);
-    match hook.conditions.decide(&inputs) {
+    let long = hook.conditions.may_take_long();
+    match evaluating(long, || hook.conditions.decide(&mut inputs)) {
         Ok(decided) => Ok(decided),
         Err(_) if hook.webhook.ignores_failure => Ok(false),
         Err(why) => Err(Status::forbidden(&passing.call.resource(), passing.asker.name, &why)),
@@ -127,21 +128,17 @@ pub(crate) async fn in_selected_namespace(
     if asked.namespace.is_empty() || selector.is_everything() {
         return Ok(true);
     }
-    let labels = labels.0.get_or_try_init(|| namespace_labels(call, asked, object)).await?;
-    Ok(selector.matches_labels(labels))
-}
-
-/// Of a namespace that is being written, the labels are the new ones.
-async fn namespace_labels(
-    call: &Call,
-    asked: &Asked<'_>,
-    object: Option<&Value>,
-) -> Result<Value, Status> {
+    // Of a namespace that is being written, the labels are the new ones, which webhooks may change.
     let is_namespace = asked.gvr.group.is_empty() && asked.gvr.resource == "namespaces";
     let writes = matches!(asked.operation, Operation::Create | Operation::Update);
     if is_namespace && writes && asked.subresource.is_empty() {
-        return Ok(object.map_or(Value::Null, |o| o["metadata"]["labels"].clone()));
+        return Ok(selector.matches_labels(&object.unwrap_or(&Value::Null)["metadata"]["labels"]));
     }
+    let labels = labels.0.get_or_try_init(|| namespace_labels(call, asked)).await?;
+    Ok(selector.matches_labels(labels))
+}
+
+async fn namespace_labels(call: &Call, asked: &Asked<'_>) -> Result<Value, Status> {
     let namespace = namespace(call, asked.namespace).await?;
     Ok(namespace["metadata"]["labels"].clone())
 }

@@ -1,6 +1,7 @@
 //! The query string, decoded once.
 
 use machinery::Status;
+use streaming::kubelet::is_on;
 
 /// Parameters in the order in which they were given.
 #[derive(Clone, Debug, Default)]
@@ -53,9 +54,9 @@ impl Query {
         self.0.iter().filter(move |(k, _)| k == key).map(|(_, v)| v.as_str())
     }
 
-    /// True for `1`, `true` and a parameter without a value; anything else, or none, is false.
+    /// True for a parameter that is there, unless it says `false` or `0`.
     pub fn flag(&self, key: &str) -> bool {
-        matches!(self.get(key), Some("" | "1" | "t" | "T" | "true" | "TRUE" | "True"))
+        is_on(self.get(key))
     }
 
     /// A whole number; 400 when it is something else.
@@ -99,5 +100,14 @@ mod tests {
         assert_eq!(q.get("bad"), Some("%zz"));
         assert_eq!(q.get("end"), Some("%4"));
         assert!(q.number("x").is_err());
+        let q = Query::parse(Some("%+a=1&a=%+1"));
+        assert_eq!((q.get("% a"), q.get("a")), (Some("1"), Some("% 1")));
+    }
+
+    #[test]
+    fn the_first_value_of_a_switch_counts() {
+        let q = Query::parse(Some("a&b=yes&c=1&c=false&d=False&e=0&e=1&f=t"));
+        let on: Vec<_> = ["a", "b", "c", "d", "e", "f", "g"].map(|key| q.flag(key)).into();
+        assert_eq!(on, [true, true, true, false, false, true, false]);
     }
 }

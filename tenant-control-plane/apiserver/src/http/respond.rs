@@ -15,6 +15,11 @@ pub const CONTINUE: &str = "continue";
 /// Bodies are sent in pieces of about this size.
 const PIECE: usize = 64 * 1024;
 
+/// Characters of all warnings of a response, as upstream has it.
+pub const WARNINGS: usize = 4 * 1024;
+/// Characters of each of them when all are too long.
+const WARNING: usize = 256;
+
 /// A response of some media type.
 pub fn bytes(code: StatusCode, media_type: &'static str, bytes: impl Into<Bytes>) -> Response {
     let mut response = Response::new(body::full(bytes));
@@ -65,15 +70,27 @@ pub fn error(status: &Status) -> Response {
     response
 }
 
-/// Adds a `Warning` header (RFC 9111 §5.5 as Kubernetes uses it: code 299, no agent).
+/// Adds `Warning` headers (RFC 9111 §5.5 as Kubernetes uses it: code 299, no agent). When they are
+/// too long together each is cut, and then the last ones are left out.
 pub fn warn(response: &mut Response, warnings: &[String]) {
+    let length = |warning: &String| warning.chars().count();
+    let most = match warnings.iter().map(length).sum() {
+        ..=WARNINGS => WARNINGS,
+        _ => WARNING,
+    };
+    let mut written = 0;
     for warning in warnings {
+        if written >= WARNINGS {
+            return;
+        }
+        written += length(warning).min(most);
         let quoted: String = warning
             .chars()
+            .take(most)
             .filter(|c| !c.is_control())
             .flat_map(|c| (matches!(c, '"' | '\\')).then_some('\\').into_iter().chain([c]))
             .collect();
-        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
             response.headers_mut().append(header::WARNING, value);
         }
     }
@@ -114,4 +131,31 @@ where
     let mut response = bytes(StatusCode::OK, "application/json", Bytes::new());
     *response.body_mut() = body::stream(all);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(warnings: &[String]) -> Vec<String> {
+        let mut response = text(StatusCode::OK, "");
+        warn(&mut response, warnings);
+        let headers = response.headers().get_all(header::WARNING).iter();
+        headers.map(|value| String::from_utf8(value.as_bytes().to_vec()).unwrap()).collect()
+    }
+
+    #[test]
+    fn warnings_are_quoted_and_in_any_language() {
+        let warnings = ["a \"b\"\n".to_owned(), "für später".to_owned()];
+        assert_eq!(sent(&warnings), ["299 - \"a \\\"b\\\"\"", "299 - \"für später\""]);
+    }
+
+    #[test]
+    fn warnings_that_are_too_long_are_cut() {
+        let long = vec!["x".repeat(1000); 20];
+        let sent_long = sent(&long);
+        assert_eq!(sent_long.len(), 16);
+        assert!(sent_long.iter().all(|warning| warning.len() == 256 + "299 - \"\"".len()));
+        assert_eq!(sent(&long[..4])[3].len(), 1000 + "299 - \"\"".len());
+    }
 }

@@ -121,7 +121,8 @@ fn row_of(definition: &Value, version: &Value) -> Row {
         .map(|v| &v["schema"]["openAPIV3Schema"])
         .filter(|schema| crate::structural::has_defaults(schema))
         .map(|schema| std::sync::Arc::new(schema.clone()));
-    if versions.len() > 1 {
+    let mut ever_stored = definition["status"]["storedVersions"].as_array().into_iter().flatten();
+    if versions.len() > 1 || ever_stored.any(|stored| *stored != version["name"]) {
         row.storage_version = stored.map(|v| format!("{}/{}", row.group, text(&v["name"])));
         row.conversion = Conversion::of(spec);
     }
@@ -204,4 +205,28 @@ pub fn settle(call: &Call, object: &mut Value) -> Result<(), Status> {
         crate::structural::settle(schema, object);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_converted_while_some_may_be_stored_in_another_version() {
+        let converts = |stored: &[&str]| {
+            let definition = json!({
+                "spec": {"group": "example.com", "scope": "Namespaced",
+                    "names": {"plural": "hosts", "kind": "Host"},
+                    "versions": [{"name": "v2", "served": true, "storage": true}],
+                    "conversion": {"strategy": "Webhook", "webhook": {}}},
+                "status": {"storedVersions": stored,
+                    "conditions": [{"type": "Established", "status": "True"}]},
+            });
+            let rows = rows_of(&definition);
+            assert_eq!(rows[0].storage_version.is_some(), rows[0].conversion.is_some());
+            rows[0].converts()
+        };
+        assert!(!converts(&["v2"]));
+        assert!(converts(&["v1", "v2"]));
+    }
 }

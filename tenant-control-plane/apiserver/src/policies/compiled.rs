@@ -163,6 +163,18 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// True when deciding may take long.
+    pub(super) fn may_take_long(&self) -> bool {
+        let long = |compiled: &Compiled| compiled.as_ref().is_ok_and(Program::may_take_long);
+        self.conditions.may_take_long()
+            || self.variables.iter().any(|(_, variable)| long(variable))
+            || self.validations.iter().any(|validation| {
+                long(&validation.program) || validation.message_program.as_ref().is_some_and(long)
+            })
+    }
+}
+
 fn compile(source: &Value, variables: &[(&str, Type)], wanted: &[Type]) -> Compiled {
     Program::compile(source.as_str().unwrap_or_default(), variables, wanted)
         .map_err(|e| format!("compilation failed: {e}"))

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use expressions::{Authorizer, Inputs, Outcome, Program};
+use expressions::{Authorizer, Inputs, Outcome, POLICY_BUDGET, Program};
 use machinery::RequestInfo;
 use serde_json::Value;
 
@@ -49,11 +49,12 @@ impl Evaluation<'_> {
             .with("namespaceObject", &self.namespace)
             .with("params", param)
             .with_authorizer(&self.authorizer, self.info);
-        match self.policy.conditions.decide(&inputs) {
+        match self.policy.conditions.decide(&mut inputs) {
             Ok(true) => {}
             Ok(false) => return Vec::new(),
             Err(why) => return self.undecided(why).into_iter().collect(),
         }
+        inputs.set_budget(POLICY_BUDGET);
         let failed = self.variables(&mut inputs);
         let judged = self.policy.validations.iter();
         judged.filter_map(|validation| self.judge(validation, &inputs, &failed)).collect()

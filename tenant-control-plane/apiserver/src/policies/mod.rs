@@ -9,6 +9,7 @@
 //!
 //! Source: Kubernetes documentation, "Validating Admission Policy"; KEP-3488.
 
+pub mod access;
 mod compiled;
 mod evaluate;
 mod params;
@@ -25,7 +26,7 @@ pub use compiled::{result_types, variables};
 use self::compiled::{Binding, Criteria, Policy};
 use self::evaluate::{Decision, Evaluation};
 use crate::cache::Caches;
-use crate::hooks::conditions::authorizer;
+use crate::hooks::conditions::{authorizer, evaluating};
 use crate::hooks::select::{
     Invocation, NamespaceLabels, asked, in_selected_namespace, invocation, namespace,
     object_selected,
@@ -180,7 +181,7 @@ async fn judge(
     let evaluation = evaluation(request, policy, &invocation).await?;
     for (binding, params) in found {
         for param in params {
-            let decisions = evaluation.decide(&param);
+            let decisions = evaluating(policy.may_take_long(), || evaluation.decide(&param));
             apply(request.passing.call, policy, binding, decisions, denials);
         }
     }

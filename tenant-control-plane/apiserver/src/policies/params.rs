@@ -50,7 +50,9 @@ pub(super) async fn collect(
         (true, "") => Some(namespace),
         (true, given) => Some(given),
     };
-    let Some(cache) = call.api.caches.of(row) else { return Ok(Vec::new()) };
+    let cache = call.api.caches.of(row).ok_or_else(|| {
+        format!("paramKind kind `{}` not yet synced to use for admission", row.kind)
+    })?;
     let mut found: Vec<_> = match text("name") {
         "" => {
             let labels =

@@ -15,6 +15,7 @@ pub mod decode;
 pub mod delete;
 pub mod options;
 pub mod patch;
+pub mod permission;
 pub mod present;
 pub mod read;
 pub mod review;
@@ -81,11 +82,12 @@ impl Call {
         self.row.subresource(&self.info.subresource)
     }
 
-    /// Adds a warning. A write that is tried again gives each of its warnings once.
+    /// Adds a warning. A write that is tried again gives each of its warnings once. Beyond as many
+    /// as can be shown they are dropped.
     pub fn warn(&self, text: impl Into<String>) {
         let (text, mut warnings) =
             (text.into(), self.warnings.lock().expect("no panic while locked"));
-        if !warnings.contains(&text) {
+        if !text.is_empty() && warnings.len() < respond::WARNINGS && !warnings.contains(&text) {
             warnings.push(text);
         }
     }
@@ -144,7 +146,8 @@ async fn dispatch(
         user,
         row,
     });
-    let mut response = route(&call, request).await?;
+    // Who is refused is warned too.
+    let mut response = route(&call, request).await.unwrap_or_else(|s| respond::error(&s));
     let warnings = std::mem::take(&mut *call.warnings.lock().expect("no panic while locked"));
     respond::warn(&mut response, &warnings);
     Ok(response)

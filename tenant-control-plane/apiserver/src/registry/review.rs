@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use admission::Operation;
 use auth::review;
 use http::StatusCode;
 use machinery::Status;
 use serde_json::{Value, json};
 
 use super::{Call, decode, present, read, sub};
+use crate::hooks::Subject;
 use crate::http::{Request, Response};
 use crate::kinds::Review;
 
@@ -20,8 +22,17 @@ pub async fn handle(
     if kind == Review::ComponentStatus {
         return component_status(call).await;
     }
-    let body = decode::object(call, &mut request, &call.gvk()).await?;
+    let gvk = call.gvk();
+    let mut body = decode::object(call, &mut request, &gvk).await?;
     let api = &call.api;
+    let dry_run = call.query.dry_run()?;
+    let subject = Subject { gvk: &gvk, subresource: "", old: None, dry_run, options: None };
+    match kind {
+        Review::Binding => {
+            api.admit_body(call, &subject, Operation::Create, &mut body).await?;
+        }
+        _ => api.admit_review(call, &subject, &mut body).await?,
+    }
     let (user, authorizer) = (&call.user, &*api.authorizer);
     let answer = match kind {
         Review::Token => review::token_review(&api.authenticator, &body)?,

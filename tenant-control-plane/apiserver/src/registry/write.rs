@@ -6,7 +6,7 @@ use http::StatusCode;
 use machinery::{Reason, Status};
 use serde_json::Value;
 
-use super::{Call, charge, decode, delete, present, settle};
+use super::{Call, charge, decode, delete, permission, present, settle};
 use crate::cache::object::set_revision;
 use crate::convert::webhook;
 use crate::http::{Request, Response};
@@ -121,15 +121,18 @@ async fn create_once(
 ) -> Result<(Value, i64), Status> {
     settle::create(call, &mut object, dry_run).await?;
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    if call.row.strategy.hook == Hook::Rbac {
-        auth::escalation::check(&call.api.authorizer, &call.user, &call.info, None, &object)?;
-    }
+    permission::check(call, None, &object)?;
     let store = &call.api.store;
     let key = call.row.key(&call.info.namespace, &name);
     let lease = match call.row.strategy.ttl_s {
         0 => 0,
         _ if dry_run => 0,
         ttl => store.shared_lease(ttl).await?,
+    };
+    // A webhook is not asked while others wait for their turn, nor again for each attempt.
+    let converted = match call.row.conversion {
+        Some(_) if !dry_run => Some(to_stored(call, &object).await?),
+        _ => None,
     };
     let charges = if dry_run { Vec::new() } else { call.api.charges(call, &object) };
     let _turn = call.api.turns.wait(&call.info.namespace, &charges).await;
@@ -145,7 +148,10 @@ async fn create_once(
                 None => Ok((object, 0)),
             };
         }
-        let value = to_stored(call, &object).await?;
+        let value = match &converted {
+            Some(converted) => converted.clone(),
+            None => to_stored(call, &object).await?,
+        };
         writes.extend(charge::writes(call, &charges).await?);
         writes.insert(0, Write::Put { key: key.clone(), value, expected: 0, lease });
         match store.commit(writes).await? {
@@ -345,16 +351,10 @@ where
     let mut new = change(&at.object)?;
     settle::update(call, &mut new, &at.object, part, dry_run).await?;
     let mut writes = Vec::new();
-    match call.row.strategy.hook {
-        Hook::Service if part == Part::Main => {
-            writes = call.api.services.allocate(&mut new, Some(&at.object)).await?;
-        }
-        Hook::Rbac => {
-            let (api, user) = (&call.api, &call.user);
-            auth::escalation::check(&api.authorizer, user, &call.info, Some(&at.object), &new)?;
-        }
-        _ => {}
+    if call.row.strategy.hook == Hook::Service && part == Part::Main {
+        writes = call.api.services.allocate(&mut new, Some(&at.object)).await?;
     }
+    permission::check(call, Some(&at.object), &new)?;
     if delete::is_finished(&call.row, &new) {
         if !dry_run {
             match delete::remove(call, &new, at.revision).await? {

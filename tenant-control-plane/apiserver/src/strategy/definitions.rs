@@ -93,6 +93,7 @@ fn check(new: &Value, old: Option<&Value>) -> Vec<machinery::Cause> {
             ));
         }
     }
+    check_stored(&new["status"]["storedVersions"], versions, &mut causes);
     check_conversion(&spec["conversion"], &mut causes);
     if let Some(old) = old {
         let old = &old["spec"];
@@ -100,6 +101,26 @@ fn check(new: &Value, old: Option<&Value>) -> Vec<machinery::Cause> {
         causes.extend(super::immutable("spec.scope", &spec["scope"], &old["scope"]));
     }
     causes
+}
+
+/// A version that objects may still be stored in has to stay.
+fn check_stored(stored: &Value, versions: &[Value], causes: &mut Vec<machinery::Cause>) {
+    for (i, name) in stored.as_array().into_iter().flatten().enumerate() {
+        if versions.iter().any(|version| version["name"] == *name) {
+            continue;
+        }
+        let shown = name.as_str().unwrap_or_default();
+        let text = format!(
+            "Invalid value: {shown:?}: missing from spec.versions; {shown} was previously a \
+             storage version, and must remain in spec.versions until a storage migration ensures \
+             no data remains persisted in {shown} and removes {shown} from status.storedVersions"
+        );
+        causes.push(super::cause(
+            "FieldValueInvalid",
+            &format!("status.storedVersions[{i}]"),
+            text,
+        ));
+    }
 }
 
 /// A conversion by webhook needs to know the webhook.

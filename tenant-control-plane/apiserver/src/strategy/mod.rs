@@ -43,6 +43,8 @@ pub enum Hook {
     Service,
     /// Nobody grants more than he has.
     Rbac,
+    /// Nobody reads through policies what he may not read.
+    Params,
 }
 
 /// A kind's rules. Start from `default()` and set what differs.

@@ -7,7 +7,8 @@ use expressions::{Program, Type};
 use machinery::Cause;
 use serde_json::Value;
 
-use super::{Strategy, cause};
+use super::webhooks::rule_faults;
+use super::{Hook, Strategy, cause};
 use crate::hooks::conditions::{self, expression_fault};
 use crate::policies::{result_types, variables};
 
@@ -18,12 +19,12 @@ const REASONS: [&str; 4] = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Un
 
 /// ValidatingAdmissionPolicy.
 pub fn policy() -> Strategy {
-    Strategy { generation: true, check: check_policy, ..Strategy::default() }
+    Strategy { generation: true, check: check_policy, hook: Hook::Params, ..Strategy::default() }
 }
 
 /// ValidatingAdmissionPolicyBinding.
 pub fn binding() -> Strategy {
-    Strategy { generation: true, check: check_binding, ..Strategy::default() }
+    Strategy { generation: true, check: check_binding, hook: Hook::Params, ..Strategy::default() }
 }
 
 fn items(value: &Value) -> &[Value] {
@@ -50,6 +51,10 @@ fn check_policy(new: &Value, old: Option<&Value>) -> Vec<Cause> {
         causes.push(required("spec.matchConstraints", ""));
     } else if items(&spec["matchConstraints"]["resourceRules"]).is_empty() {
         causes.push(required("spec.matchConstraints.resourceRules", ""));
+    }
+    for key in ["resourceRules", "excludeResourceRules"] {
+        let at = format!("spec.matchConstraints.{key}");
+        causes.extend(rule_faults(&spec["matchConstraints"][key], &at));
     }
     if spec["paramKind"].is_object() {
         for key in ["apiVersion", "kind"] {

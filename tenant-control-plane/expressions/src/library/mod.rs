@@ -4,6 +4,7 @@
 //! libraries".
 
 pub(crate) mod authz;
+pub(crate) mod heavy;
 mod lists;
 mod net;
 mod quantity;
@@ -26,13 +27,12 @@ type Overload = for<'b, 'v> fn(Args<'b, 'v>) -> Returned<'b, 'v>;
 /// The environment of all expressions.
 pub(crate) fn environment() -> Env {
     let mut environment = Env::stdlib();
-    let libraries: [Library; 10] = [
+    let libraries: [Library; 9] = [
         extensions::strings,
         extensions::lists,
         extensions::math,
         extensions::encoders,
         lists::extension,
-        regexes::extension,
         quantity::extension,
         net::extension,
         sets::extension,

@@ -1,42 +1,39 @@
-//! Regular expressions: `find`, `findAll`. The notation is RE2's, as in `matches`.
+//! Regular expressions: `matches`, `find`, `findAll`. The notation is RE2's.
 
-use cel::common::types::{INT_TYPE, STRING_TYPE};
-use cel::{DeclarationError, Env, ExecutionError, Value};
-use regex::Regex;
+use cel::common::types::{CelInt, CelString};
+use cel::common::value::CowVal;
+use cel::{ExecutionError, Value};
 
-use super::{Args, Returned, failed, member, mismatch, returned, text, values};
+use super::{Returned, returned};
+use crate::budget::Budget;
 
-pub(super) fn extension(environment: &mut Env) -> Result<(), DeclarationError> {
-    member(environment, "find", STRING_TYPE, vec![STRING_TYPE], find)?;
-    member(environment, "findAll", STRING_TYPE, vec![STRING_TYPE], find_all)?;
-    member(environment, "findAll", STRING_TYPE, vec![STRING_TYPE, INT_TYPE], find_some)
-}
-
-fn compiled(pattern: &Value) -> Result<Regex, ExecutionError> {
-    let pattern = text(pattern)?;
-    Regex::new(pattern).map_err(|e| failed("find", format!("Illegal regex: {e}")))
-}
-
-fn find<'b, 'v>(args: Args<'b, 'v>) -> Returned<'b, 'v> {
-    let [subject, pattern] = values(args)?;
-    let found = compiled(&pattern)?.find(text(&subject)?).map_or("", |m| m.as_str()).to_owned();
-    returned(found)
-}
-
-fn find_all<'b, 'v>(args: Args<'b, 'v>) -> Returned<'b, 'v> {
-    let [subject, pattern] = values(args)?;
-    all(&subject, &pattern, usize::MAX)
-}
-
-fn find_some<'b, 'v>(args: Args<'b, 'v>) -> Returned<'b, 'v> {
-    let [subject, pattern, limit] = values(args)?;
-    let Value::Int(limit) = limit else { return Err(mismatch(&limit, "int")) };
-    all(&subject, &pattern, usize::try_from(limit).unwrap_or(usize::MAX))
-}
-
-fn all<'b, 'v>(subject: &Value, pattern: &Value, limit: usize) -> Returned<'b, 'v> {
-    let pattern = compiled(pattern)?;
-    let found = pattern.find_iter(text(subject)?).take(limit);
-    let found: Vec<Value> = found.map(|m| Value::from(m.as_str())).collect();
-    returned(Value::List(found.into()))
+/// Calls one of these functions: a text, a pattern, and how often it is to be found at most.
+pub(super) fn call<'b, 'v>(
+    name: &str,
+    arguments: &[CowVal<'_, '_>],
+    budget: &Budget,
+) -> Returned<'b, 'v> {
+    let no_overload = || {
+        let types = arguments.iter().map(|a| a.get_type().name().to_owned()).collect();
+        ExecutionError::no_such_overload(name, types)
+    };
+    let text = |at: usize| arguments.get(at).and_then(|a| a.downcast_ref::<CelString>());
+    let (subject, pattern) = (text(0).ok_or_else(no_overload)?, text(1).ok_or_else(no_overload)?);
+    let (subject, pattern) = (subject.inner(), budget.pattern(pattern.inner())?);
+    match name {
+        "matches" => returned(pattern.is_match(subject)),
+        "find" => returned(pattern.find(subject).map_or("", |found| found.as_str()).to_owned()),
+        _ => {
+            let most = match arguments.get(2) {
+                None => usize::MAX,
+                Some(most) => {
+                    let most = most.downcast_ref::<CelInt>().ok_or_else(no_overload)?;
+                    usize::try_from(*most.inner()).unwrap_or(usize::MAX)
+                }
+            };
+            let found = pattern.find_iter(subject).take(most);
+            let found: Vec<Value> = found.map(|m| Value::from(m.as_str())).collect();
+            returned(Value::List(found.into()))
+        }
+    }
 }

@@ -230,6 +230,19 @@ pub(crate) fn namespaced(call: &CallExpr) -> Option<String> {
     NAMESPACED.iter().any(|(known, _)| *known == name).then_some(name)
 }
 
+/// True for the (full) name of a function.
+pub(crate) fn is_function(name: &str) -> bool {
+    NAMESPACED.iter().any(|(known, _)| *known == name)
+        || FUNCTIONS.iter().any(|(known, ..)| *known == name)
+}
+
+/// True for a function whose result takes no room worth counting.
+pub(crate) fn is_small(name: &str) -> bool {
+    let is_small = |ty: &Type| *ty == Type::Bool || ty.is_number();
+    NAMESPACED.iter().all(|(known, result)| *known != name || is_small(result))
+        && FUNCTIONS.iter().all(|(known, .., result)| *known != name || is_small(result))
+}
+
 /// True for the name of a type.
 pub(crate) fn is_type_name(name: &str) -> bool {
     TYPES.contains(&name)

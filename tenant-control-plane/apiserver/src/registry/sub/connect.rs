@@ -6,15 +6,16 @@ use std::sync::Arc;
 use admission::Operation;
 use machinery::{GroupResource, GroupVersionKind, ObjectSource, Reason, Status};
 use serde_json::Value;
-use streaming::kubelet::{self, Streams};
+use streaming::kubelet::{self, Streams, percent_encode};
 use streaming::node::{Mode, NodeTarget, Scheme};
 
 use crate::cache::Caches;
 use crate::hooks::{Subject, connect};
+use crate::http::query::percent_decode;
 use crate::http::{Request, Response};
 use crate::kinds::Action;
-use crate::registry::Call;
 use crate::registry::write::current;
+use crate::registry::{Call, no_resource};
 
 /// Carries a request on.
 pub async fn connect(
@@ -23,63 +24,85 @@ pub async fn connect(
     request: Request,
 ) -> Result<Response, Status> {
     call.api.caches.catch_up().await?;
-    let query = request.uri().query().unwrap_or_default().to_owned();
-    if action != Action::Log {
-        admit(call, &query).await?;
-    }
-    let (target, mode) = match (action, call.row.plural.as_ref()) {
-        (Action::Proxy, "nodes") => (node_proxy(call, &query)?, Mode::Proxy),
-        (Action::Proxy, "services") => (service_proxy(call, &query)?, Mode::Proxy),
-        (Action::Proxy, _) => (pod_proxy(call, &query).await?, Mode::Proxy),
-        _ => pod_target(call, action, &query).await?,
+    let (target, mode) = match action {
+        Action::Log => log_target(call).await?,
+        _ => {
+            let options = admitted(call).await?;
+            let query = request.uri().query().unwrap_or_default();
+            target(call, action, &options, query).await?
+        }
     };
     let client = call.api.node_client.clone();
     Ok(streaming::forward(&client, request, target, mode).await)
 }
 
-/// Asks the webhooks whether the connection may be opened.
-async fn admit(call: &Call, query: &str) -> Result<(), Status> {
-    let Some(sub) = call.subresource() else { return Ok(()) };
+/// The options of the connection, as webhooks and policies let it be opened.
+async fn admitted(call: &Call) -> Result<Value, Status> {
+    let sub = call.subresource().ok_or_else(no_resource)?;
     let gvk = GroupVersionKind {
         group: String::new(),
         version: "v1".to_owned(),
         kind: sub.kind.to_string(),
     };
-    let mut options = connect::options(&gvk.kind, query, &call.info.remainder);
+    let mut options =
+        connect::options(&gvk.kind, &call.query, &percent_decode(&sent_path(call), false))?;
     let subject =
         Subject { gvk: &gvk, subresource: sub.name, old: None, dry_run: false, options: None };
-    call.api.admit_body(call, &subject, Operation::Connect, &mut options).await
+    call.api.admit_body(call, &subject, Operation::Connect, &mut options).await?;
+    Ok(options)
+}
+
+async fn target(
+    call: &Arc<Call>,
+    action: Action,
+    options: &Value,
+    query: &str,
+) -> Result<(NodeTarget, Mode), Status> {
+    let path = || tail(sent_path(call), options, query);
+    match (action, call.row.plural.as_ref()) {
+        (Action::Proxy, "nodes") => Ok((node_proxy(call, path())?, Mode::Proxy)),
+        (Action::Proxy, "services") => Ok((service_proxy(call, path())?, Mode::Proxy)),
+        (Action::Proxy, _) => Ok((pod_proxy(call, path()).await?, Mode::Proxy)),
+        _ => pod_target(call, action, options).await,
+    }
 }
 
 async fn pod_target(
     call: &Arc<Call>,
     action: Action,
-    query: &str,
+    options: &Value,
 ) -> Result<(NodeTarget, Mode), Status> {
     let pod = current(call, false).await?.object;
     let (namespace, name) = (&call.info.namespace, &call.info.name);
-    let (path, mode) = match action {
-        Action::PortForward => {
-            (kubelet::port_forward_path(namespace, name, query), Mode::PortForward)
-        }
-        Action::Log => {
-            let container = kubelet::container(&pod, query)?;
-            (kubelet::log_path(namespace, name, &container, query), Mode::Log)
-        }
-        _ => {
-            let container = kubelet::container(&pod, query)?;
-            let streams = Streams::from_query(query)?;
-            let command = if action == Action::Exec { "exec" } else { "attach" };
-            let path = kubelet::command_path(command, namespace, name, &container, query);
-            (path, Mode::Command(streams))
-        }
-    };
+    if action == Action::PortForward {
+        let path = kubelet::port_forward_path(namespace, name, options);
+        return Ok((on_kubelet(call, &pod, path)?, Mode::PortForward));
+    }
+    let asked = options["container"].as_str().unwrap_or_default();
+    let container = kubelet::container(&pod, asked)?;
+    let streams = Streams::of(options)?;
+    let command = if action == Action::Exec { "exec" } else { "attach" };
+    let path = kubelet::command_path(command, namespace, name, &container, options);
+    Ok((on_kubelet(call, &pod, path)?, Mode::Command(streams)))
+}
+
+async fn log_target(call: &Arc<Call>) -> Result<(NodeTarget, Mode), Status> {
+    let pod = current(call, false).await?.object;
+    let (namespace, name) = (&call.info.namespace, &call.info.name);
+    let asked = call.query.get("container").unwrap_or_default();
+    let container = kubelet::container(&pod, asked)?;
+    let path = kubelet::log_path(namespace, name, &container, |key| call.query.get(key));
+    Ok((on_kubelet(call, &pod, path)?, Mode::Log))
+}
+
+fn on_kubelet(call: &Call, pod: &Value, path: String) -> Result<NodeTarget, Status> {
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     if node.is_empty() {
+        let name = &call.info.name;
         return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
     }
     let (host, port) = kubelet_of(call, node)?;
-    Ok((NodeTarget::kubelet(host, port, path), mode))
+    Ok(NodeTarget::kubelet(host, port, path))
 }
 
 fn kubelet_of(call: &Call, node: &str) -> Result<(String, u16), Status> {
@@ -89,11 +112,21 @@ fn kubelet_of(call: &Call, node: &str) -> Result<(String, u16), Status> {
     kubelet::endpoint(&node, &call.api.config.kubelet_preferred_address_types)
 }
 
-/// `/path?query` behind `proxy`.
-fn tail(call: &Call, query: &str) -> String {
+/// What follows `proxy` in the request's path, as it was sent.
+fn sent_path(call: &Call) -> String {
     let slash =
         if call.info.remainder.is_empty() || !call.info.path.ends_with('/') { "" } else { "/" };
-    let path = format!("/{}{slash}", call.info.remainder);
+    format!("/{}{slash}", call.info.remainder)
+}
+
+/// `/path?query` of a proxied request: the path that its options say, which is the one that was
+/// sent unless a webhook changed it.
+fn tail(sent: String, options: &Value, query: &str) -> String {
+    let wanted = options["path"].as_str().unwrap_or_default();
+    let path = match percent_decode(&sent, false) == wanted {
+        true => sent,
+        false => format!("/{}", percent_encode(wanted.trim_start_matches('/'), "/")),
+    };
     if query.is_empty() { path } else { format!("{path}?{query}") }
 }
 
@@ -115,10 +148,9 @@ fn parts(call: &Call) -> Result<(Scheme, String, String), Status> {
     Ok((scheme, name.to_owned(), port.to_owned()))
 }
 
-fn node_proxy(call: &Call, query: &str) -> Result<NodeTarget, Status> {
+fn node_proxy(call: &Call, path: String) -> Result<NodeTarget, Status> {
     let (_, name, port) = parts(call)?;
     let (host, kubelet_port) = kubelet_of(call, &name)?;
-    let path = tail(call, query);
     match port.as_str() {
         "" => Ok(NodeTarget::kubelet(host, kubelet_port, path)),
         text if text == kubelet_port.to_string() => {
@@ -133,7 +165,7 @@ fn node_proxy(call: &Call, query: &str) -> Result<NodeTarget, Status> {
     }
 }
 
-async fn pod_proxy(call: &Arc<Call>, query: &str) -> Result<NodeTarget, Status> {
+async fn pod_proxy(call: &Arc<Call>, path: String) -> Result<NodeTarget, Status> {
     let (scheme, name, port) = parts(call)?;
     let about = call.about(&call.info.namespace, &name);
     let pod = current(&about, false).await?.object;
@@ -145,7 +177,7 @@ async fn pod_proxy(call: &Arc<Call>, query: &str) -> Result<NodeTarget, Status> 
         "" => first_port(&pod).unwrap_or(80),
         text => text.parse().map_err(|_| Status::bad_request(format!("invalid port {text:?}")))?,
     };
-    Ok(NodeTarget { scheme, host, port, path_and_query: tail(call, query) })
+    Ok(NodeTarget { scheme, host, port, path_and_query: path })
 }
 
 fn first_port(pod: &Value) -> Option<u16> {
@@ -155,7 +187,7 @@ fn first_port(pod: &Value) -> Option<u16> {
 }
 
 /// One of the Service's ready endpoints, by port name or number.
-fn service_proxy(call: &Call, query: &str) -> Result<NodeTarget, Status> {
+fn service_proxy(call: &Call, path: String) -> Result<NodeTarget, Status> {
     let (scheme, name, port) = parts(call)?;
     let namespace = &call.info.namespace;
     let services = GroupResource::new("", "services");
@@ -180,7 +212,7 @@ fn service_proxy(call: &Call, query: &str) -> Result<NodeTarget, Status> {
         return Err(unavailable(format!("no endpoints available for service {name:?}")));
     }
     let (host, port) = endpoints[rand::random_range(0..endpoints.len())].clone();
-    Ok(NodeTarget { scheme, host, port, path_and_query: tail(call, query) })
+    Ok(NodeTarget { scheme, host, port, path_and_query: path })
 }
 
 /// Address and port of every endpoint of a Service's port that is ready.
@@ -212,4 +244,19 @@ pub fn endpoints_of(
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_proxied_path_is_the_one_that_was_judged() {
+        let tail = |judged: &str| tail("/%61/b%2Fc".to_owned(), &json!({"path": judged}), "q=%61");
+        assert_eq!(tail("/a/b/c"), "/%61/b%2Fc?q=%61");
+        assert_eq!(tail("/other/a b?x"), "/other/a%20b%3Fx?q=%61");
+        assert_eq!(tail("//host"), "/host?q=%61");
+    }
 }

@@ -25,16 +25,11 @@ pub async fn evict(call: &Arc<Call>, mut request: Request) -> Result<Response, S
     if !name.is_empty() && name != call.info.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
-    let mut options = DeleteOptions::read(&body["deleteOptions"], call)?;
-    options.dry_run |= call.query.dry_run()?;
-    let subject = Subject {
-        gvk: &gvk,
-        subresource: "eviction",
-        old: None,
-        dry_run: options.dry_run,
-        options: None,
-    };
+    let dry_run = DeleteOptions::read(&body["deleteOptions"], call)?.dry_run;
+    let subject = Subject { gvk: &gvk, subresource: "eviction", old: None, dry_run, options: None };
     call.api.admit_body(call, &subject, Operation::Create, &mut body).await?;
+    // As webhooks left them, but for what they were told of: whether this is only a try.
+    let options = DeleteOptions { dry_run, ..DeleteOptions::read(&body["deleteOptions"], call)? };
     call.api.caches.catch_up().await?;
     let pod = current(call, false).await?.object;
     if needs_budget(&pod) {

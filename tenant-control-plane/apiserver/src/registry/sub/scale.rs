@@ -103,15 +103,20 @@ fn resize(call: &Call, old: &Value, scale: &Value, paths: &Paths) -> Result<Valu
             "the object has been modified; please apply your changes to the latest version and try again",
         ));
     }
-    let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
-    if !(0..=i64::from(i32::MAX)).contains(&replicas) {
-        let text = format!("Invalid value: {replicas}: must be greater than or equal to 0");
-        let causes = vec![cause("FieldValueInvalid", "spec.replicas", text)];
-        return Err(Status::invalid("autoscaling", "Scale", &call.info.name, causes));
-    }
     let mut new = old.clone();
-    set_replicas(&mut new, paths, replicas);
+    set_replicas(&mut new, paths, replicas(scale, &call.info.name)?);
     Ok(new)
+}
+
+/// The number that a scale asks for.
+fn replicas(scale: &Value, name: &str) -> Result<i64, Status> {
+    let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+    if (0..=i64::from(i32::MAX)).contains(&replicas) {
+        return Ok(replicas);
+    }
+    let text = format!("Invalid value: {replicas}: must be greater than or equal to 0");
+    let causes = vec![cause("FieldValueInvalid", "spec.replicas", text)];
+    Err(Status::invalid("autoscaling", "Scale", name, causes))
 }
 
 fn set_replicas(object: &mut Value, paths: &Paths, replicas: i64) {
@@ -131,7 +136,7 @@ pub async fn admit(call: &Call, new: &mut Value, old: &Value, dry_run: bool) -> 
     let subject =
         Subject { gvk: &gvk, subresource: "scale", old: Some(&was), dry_run, options: None };
     if call.api.admit(call, &subject, &mut shown).await? {
-        set_replicas(new, &paths, shown["spec"]["replicas"].as_i64().unwrap_or(0));
+        set_replicas(new, &paths, replicas(&shown, &call.info.name)?);
     }
     Ok(())
 }
@@ -143,4 +148,17 @@ pub async fn judge(call: &Call, new: &Value, old: &Value, dry_run: bool) -> Resu
     let subject =
         Subject { gvk: &gvk, subresource: "scale", old: Some(&was), dry_run, options: None };
     call.api.validate_admission(call, &subject, Some(&shown)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_scales_below_zero_or_beyond_an_int32() {
+        let asked = |count: i64| replicas(&json!({"spec": {"replicas": count}}), "a");
+        assert_eq!(asked(0).unwrap(), 0);
+        assert_eq!(asked(-1).unwrap_err().code, 422);
+        assert_eq!(asked(1 << 31).unwrap_err().code, 422);
+    }
 }
