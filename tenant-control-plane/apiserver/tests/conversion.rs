@@ -45,7 +45,10 @@ fn convert(request: &Value) -> Reply {
 fn versions(stored: &str) -> Value {
     let text = json!({"type": "string"});
     let version = |name: &str, properties: Value| {
+        let selectable = properties.as_object().unwrap().keys();
+        let selectable: Vec<_> = selectable.map(|f| json!({"jsonPath": format!(".{f}")})).collect();
         json!({"name": name, "served": true, "storage": name == stored,
+            "selectableFields": selectable,
             "schema": {"openAPIV3Schema": {"type": "object", "properties": properties}}})
     };
     json!([
@@ -111,6 +114,35 @@ async fn an_object_is_converted_for_who_reads_watches_and_writes_it() {
     assert_eq!((&event["type"], &event["object"]["port"]), (&json!("MODIFIED"), &json!("9090")));
     c.delete(&one).await.expect(200);
     assert_eq!(watch.line().await, "DELETED a");
+}
+
+#[tokio::test]
+async fn selectors_are_about_what_is_converted() {
+    let cluster = Cluster::start().await;
+    let c = cluster.admin();
+    let _hook = define(&cluster, &c).await;
+    for (name, at) in [("a", "one:80"), ("b", "one:8080"), ("c", "two:80"), ("d", "one:80")] {
+        let mut object = host(name);
+        object["hostPort"] = at.into();
+        c.post(&path("v1"), &object).await.expect(201);
+    }
+    let names = |list: &Value| {
+        let items = list["items"].as_array().unwrap().iter();
+        items.map(|o| o["metadata"]["name"].as_str().unwrap().to_owned()).collect::<String>()
+    };
+    let selected = format!("{}?fieldSelector=host%3Done", path("v2"));
+    let list = c.get(&selected).await.expect(200);
+    assert_eq!(names(&list), "abd");
+    let page = c.get(&format!("{selected}&limit=2")).await.expect(200);
+    assert_eq!(names(&page), "ab");
+    let token = page["metadata"]["continue"].as_str().unwrap();
+    let rest = c.get(&format!("{selected}&limit=2&continue={token}")).await.expect(200);
+    assert_eq!(names(&rest), "d");
+    let revision = list["metadata"]["resourceVersion"].as_str().unwrap();
+    let exact = format!("{selected}&resourceVersion={revision}&resourceVersionMatch=Exact");
+    assert_eq!(names(&c.get(&exact).await.expect(200)), "abd");
+    c.delete(&format!("{selected},port%3D80")).await.expect(200);
+    assert_eq!(names(&c.get(&path("v2")).await.expect(200)), "bc");
 }
 
 #[tokio::test]

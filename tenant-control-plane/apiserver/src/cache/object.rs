@@ -130,6 +130,11 @@ impl Filter {
         Self { namespace: namespace.map(str::to_owned), ..Self::default() }
     }
 
+    /// The namespace and the name alone.
+    pub fn without_selectors(&self) -> Self {
+        Self { name: self.name.clone(), ..Self::all(self.namespace.as_deref()) }
+    }
+
     /// Compiles selectors against a resource's fields. The error is the name of a field that the
     /// resource does not have.
     pub fn new(

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::options::{DeleteOptions, Propagation};
 use super::write::{Current, current};
-use super::{Call, decode, options, present};
+use super::{Call, decode, options, present, read};
 use crate::cache::Filter;
 use crate::hooks::Subject;
 use crate::http::{Request, Response};
@@ -244,7 +244,7 @@ pub async fn collection(call: &Arc<Call>, mut request: Request) -> Result<Respon
     let cache = call.api.cache(&call.row)?;
     let filter: Filter = options::filter(call, &cache)?;
     let applied = call.api.caches.catch_up().await?;
-    let found = cache.list(&filter, None, 0, applied);
+    let found = read::select(call, &cache, &filter, None, 0, applied).await?;
     let deletions = found.objects.iter().map(|object| {
         let one = call.about(object.namespace(), object.name());
         let options = options.clone();

@@ -8,7 +8,8 @@ use machinery::{Reason, Status};
 use serde_json::{Value, json};
 
 use super::{Call, options, present};
-use crate::cache::Found;
+use crate::cache::{Filter, Found, ResourceCache};
+use crate::convert::webhook;
 use crate::http::Response;
 use crate::http::respond::CONTINUE;
 
@@ -76,9 +77,36 @@ pub async fn list(call: &Arc<Call>) -> Result<Response, Status> {
         return page_from_store(call, revision, &start, limit).await;
     }
     let applied = await_revision(call, wanted).await?;
-    let found = cache.list(&filter, None, limit, applied);
+    let found = select(call, &cache, &filter, None, limit, applied).await?;
     let token = found.more.then(|| Continue::after(&found));
     present::list(call, found, token.map(|t| t.to_text())).await
+}
+
+/// What the cache has of what `filter` wants. Where a webhook converts, selectors are about what it
+/// answers, so that everything is converted before the choice.
+///
+/// # Errors
+/// When the webhook does not convert.
+pub async fn select(
+    call: &Call,
+    cache: &ResourceCache,
+    filter: &Filter,
+    start: Option<&str>,
+    limit: usize,
+    applied: i64,
+) -> Result<Found, Status> {
+    if call.row.conversion.is_none() || !filter.is_selective() {
+        return Ok(cache.list(filter, start, limit, applied));
+    }
+    let mut found = cache.list(&filter.without_selectors(), start, 0, applied);
+    webhook::objects(&call.api, &call.row, &mut found.objects).await?;
+    found.objects.retain(|object| filter.matches(object));
+    found.remaining = None;
+    found.more = limit > 0 && found.objects.len() > limit;
+    if found.more {
+        found.objects.truncate(limit);
+    }
+    Ok(found)
 }
 
 fn cache_start(call: &Call) -> String {
@@ -151,7 +179,7 @@ async fn next_page(call: &Arc<Call>, token: Continue, limit: usize) -> Result<Re
             r if r < 0 => call.api.caches.catch_up().await?,
             r => r,
         };
-        let found = cache.list(&filter, Some(&token.start), limit, applied);
+        let found = select(call, &cache, &filter, Some(&token.start), limit, applied).await?;
         if token.revision < 0 || found.revision == token.revision {
             let next = found.more.then(|| Continue::after(&found).to_text());
             return present::list(call, found, next).await;
@@ -192,11 +220,16 @@ async fn page_from_store(
     let mut found = Found { objects: Vec::new(), revision, remaining: None, more: false };
     'pages: loop {
         let page = call.api.store.range(&scope, &from, page_size, revision).await?;
-        for (i, kv) in page.kvs.iter().enumerate() {
+        let decoded = page.kvs.iter().map(|kv| {
             let key = String::from_utf8_lossy(&kv.key[prefix.len()..]).into_owned();
-            let object = cache
+            cache
                 .decode(&key, &kv.value, kv.mod_revision)
-                .map_err(|e| Status::internal(format!("a stored object is not JSON: {e}")))?;
+                .map(Arc::new)
+                .map_err(|e| Status::internal(format!("a stored object is not JSON: {e}")))
+        });
+        let mut objects = decoded.collect::<Result<Vec<_>, _>>()?;
+        webhook::objects(&call.api, &call.row, &mut objects).await?;
+        for (i, object) in objects.into_iter().enumerate() {
             if !filter.matches(&object) {
                 continue;
             }
@@ -206,7 +239,7 @@ async fn page_from_store(
                 found.remaining = (!filter.is_selective()).then_some(left);
                 break 'pages;
             }
-            found.objects.push(Arc::new(object));
+            found.objects.push(object);
         }
         match page.kvs.last() {
             Some(last) if page.more => {

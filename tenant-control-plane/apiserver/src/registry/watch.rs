@@ -9,7 +9,7 @@ use machinery::{Reason, Status};
 use serde_json::{Value, json};
 use tokio::sync::watch::Receiver;
 
-use super::read::wanted_revision;
+use super::read::{select, wanted_revision};
 use super::{Call, options, present};
 use crate::cache::{Event, Filter, Object, ResourceCache};
 use crate::convert::webhook;
@@ -140,7 +140,7 @@ async fn start(
         Some(revision) => call.api.caches.reach(revision).await?,
         None => call.api.caches.catch_up().await?,
     };
-    let mut found = cache.list(filter, None, 0, applied);
+    let mut found = select(call, cache, filter, None, 0, applied).await?;
     let cursor = cursor_at(cache, found.revision)?;
     webhook::objects(&call.api, &call.row, &mut found.objects).await?;
     let initial = if initial_events == Some(false) { Vec::new() } else { found.objects };
