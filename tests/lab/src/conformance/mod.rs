@@ -171,13 +171,16 @@ pub fn run(args: &Args, places: &Places) -> anyhow::Result<bool> {
         // What a broken cluster says of a test is not kept.
         lab.check()?;
         recorder.record(&outcomes)?;
-        for outcome in outcomes.iter().filter(|outcome| outcome.state == State::Failed) {
+        let failed: Vec<_> = outcomes.iter().filter(|o| o.state == State::Failed).collect();
+        for outcome in &failed {
             say(&bar, &format!("FAILED {}\n       {}", outcome.test, outcome.message));
         }
         run.done(&tests)?;
         let done = run.total - run.left.len();
         bar.set_position(u64::try_from(done)?);
         if bar.is_hidden() {
+            // Counted again: the suite's progress takes a panic for a success.
+            let (good, bad) = (outcomes.len() - failed.len(), failed.len());
             println!("{done} of {} done: {good} passed, {bad} failed in {name}", run.total);
         }
     }

@@ -17,7 +17,7 @@ use super::recipes::{Below, Item, RECIPES, Recipe};
 use super::{base, registry};
 
 /// To be raised when code here makes something else of the same recipes.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
 
 /// Prints which images the tests use.
 const E2E_TEST: &str = "e2e.test";
