@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Short tests, each leaning on other parts.
 const CHOSEN: [&str; 12] = [
     "[sig-api-machinery] Garbage collector should delete RS created by deployment when not orphaning [Conformance]",
+    "[sig-api-machinery] OrderedNamespaceDeletion namespace deletion should delete pod first [Conformance]",
     "[sig-api-machinery] Watchers should observe add, update, and delete watch notifications on configmaps [Conformance]",
     "[sig-apps] Deployment RollingUpdateDeployment should delete old pods and create new ones [Conformance]",
     "[sig-apps] ReplicaSet should adopt matching pods on creation and release no longer matching pods [Conformance]",

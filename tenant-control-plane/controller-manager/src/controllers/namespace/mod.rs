@@ -69,6 +69,24 @@ impl Remaining {
     fn is_empty(&self) -> bool {
         self.discovery.is_empty() && self.failures.is_empty() && self.objects.is_empty()
     }
+
+    /// Takes in what [`clear`] said of a resource.
+    fn count(&mut self, resource: &Resource, left: Result<Vec<Vec<String>>, kube::Error>) {
+        let name = format!("{}.{}", resource.plural, resource.group());
+        match left {
+            Ok(left) if left.is_empty() => {}
+            Ok(left) => {
+                for finalizer in left.iter().flatten() {
+                    match self.finalizers.iter_mut().find(|(known, _)| known == finalizer) {
+                        Some((_, count)) => *count += 1,
+                        None => self.finalizers.push((finalizer.clone(), 1)),
+                    }
+                }
+                self.objects.push((name, left.len()));
+            }
+            Err(error) => self.failures.push(format!("{name}: {error}")),
+        }
+    }
 }
 
 async fn empty(
@@ -105,7 +123,8 @@ async fn empty(
     Ok(Some((passed / 4).clamp(FIRST_LOOK, LAST_LOOK)))
 }
 
-/// Asks for the deletion of everything in the namespace, and counts what is left.
+/// Asks for the deletion of everything in the namespace, and counts what is left. Pods go first:
+/// what they use (network policies, secrets) stays until the last of them is gone.
 async fn delete_content(client: &Client, namespace: &str, found: Discovery) -> Remaining {
     let mut remaining = Remaining::default();
     for (version, why) in found.failed {
@@ -114,24 +133,15 @@ async fn delete_content(client: &Client, namespace: &str, found: Discovery) -> R
     let resources = found.resources.iter().filter(|r| {
         r.namespaced && r.can(&["list"]) && (r.can(&["delete"]) || r.can(&["deletecollection"]))
     });
-    let results = futures::future::join_all(
-        resources
-            .map(|resource| async move { (resource, clear(client, resource, namespace).await) }),
-    );
-    for (resource, result) in results.await {
-        let name = format!("{}.{}", resource.plural, resource.group());
-        match result {
-            Ok(left) if left.is_empty() => {}
-            Ok(left) => {
-                for finalizer in left.iter().flatten() {
-                    match remaining.finalizers.iter_mut().find(|(known, _)| known == finalizer) {
-                        Some((_, count)) => *count += 1,
-                        None => remaining.finalizers.push((finalizer.clone(), 1)),
-                    }
-                }
-                remaining.objects.push((name, left.len()));
-            }
-            Err(error) => remaining.failures.push(format!("{name}: {error}")),
+    let (pods, others): (Vec<_>, Vec<_>) =
+        resources.partition(|r| r.group().is_empty() && r.plural == "pods");
+    for resources in [pods, others] {
+        let clear = |resource| async move { (resource, clear(client, resource, namespace).await) };
+        for (resource, left) in futures::future::join_all(resources.into_iter().map(clear)).await {
+            remaining.count(resource, left);
+        }
+        if !remaining.objects.is_empty() || !remaining.failures.is_empty() {
+            break;
         }
     }
     remaining
