@@ -15,7 +15,7 @@ use lab::places::Places;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Short tests, each leaning on other parts.
-const CHOSEN: [&str; 12] = [
+const CHOSEN: [&str; 13] = [
     "[sig-api-machinery] Garbage collector should delete RS created by deployment when not orphaning [Conformance]",
     "[sig-api-machinery] OrderedNamespaceDeletion namespace deletion should delete pod first [Conformance]",
     "[sig-api-machinery] Watchers should observe add, update, and delete watch notifications on configmaps [Conformance]",
