@@ -25,6 +25,7 @@ pub mod dial;
 pub mod egress;
 pub mod hook;
 pub mod kubelet;
+mod links;
 pub mod node;
 mod proxy;
 pub mod spdy;

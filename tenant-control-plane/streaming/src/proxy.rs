@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use machinery::{Reason, Status};
 
 use crate::body::{self, Body};
+use crate::links::Links;
 use crate::node::{Mode, NodeClient, NodeTarget, Scheme, unreachable};
 use crate::websocket;
 
@@ -40,6 +41,11 @@ pub(crate) async fn serve(
     let mut headers = parts.headers;
     forwarded_for(&mut headers, &parts.uri, target);
     clean_request(&mut headers);
+    let links = (mode == Mode::Proxy).then(|| Links::of(&parts.uri, target)).flatten();
+    if links.is_some() {
+        // Links of a compressed page could not be changed.
+        headers.remove(header::ACCEPT_ENCODING);
+    }
     if let Some(protocol) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, protocol);
@@ -52,7 +58,10 @@ pub(crate) async fn serve(
         }
         let mut response = response.map(body::boxed);
         clean_response(response.headers_mut(), mode);
-        return Ok(response);
+        return Ok(match links {
+            Some(links) => links.rewrite(response),
+            None => response,
+        });
     }
     let Some(on_upgrade) = on_upgrade else {
         return Err(Status::internal("the backend switched protocols unasked"));

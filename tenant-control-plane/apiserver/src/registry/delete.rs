@@ -91,7 +91,12 @@ pub async fn delete_object(call: &Call, options: &DeleteOptions) -> Result<Delet
     ))
 }
 
-fn check_preconditions(call: &Call, options: &DeleteOptions, object: &Value) -> Result<(), Status> {
+/// Refuses an object that is not the one that the options mean.
+pub fn check_preconditions(
+    call: &Call,
+    options: &DeleteOptions,
+    object: &Value,
+) -> Result<(), Status> {
     let checks = [
         ("UID", &options.uid, "uid"),
         ("ResourceVersion", &options.resource_version, "resourceVersion"),

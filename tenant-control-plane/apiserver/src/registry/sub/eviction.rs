@@ -9,6 +9,7 @@ use http::StatusCode;
 use machinery::{GroupResource, GroupVersionKind, LabelSelector, ObjectSource, Reason, Status};
 use serde_json::{Value, json};
 
+use super::pod::set_condition;
 use crate::hooks::Subject;
 use crate::http::{Request, Response, respond};
 use crate::registry::options::DeleteOptions;
@@ -29,17 +30,43 @@ pub async fn evict(call: &Arc<Call>, mut request: Request) -> Result<Response, S
     let subject = Subject { gvk: &gvk, subresource: "eviction", old: None, dry_run, options: None };
     call.api.admit_body(call, &subject, Operation::Create, &mut body).await?;
     // As webhooks left them, but for what they were told of: whether this is only a try.
-    let options = DeleteOptions { dry_run, ..DeleteOptions::read(&body["deleteOptions"], call)? };
+    let given = DeleteOptions::read(&body["deleteOptions"], call)?;
+    let mut options = DeleteOptions { dry_run, ..given };
     call.api.caches.catch_up().await?;
     let pod = current(call, false).await?.object;
     if needs_budget(&pod) {
         spend_budget(call, &pod, options.dry_run).await?;
+    }
+    if !options.dry_run {
+        mark(call, &mut options).await?;
     }
     delete::delete_object(call, &options).await?;
     let created = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
     });
     Ok(respond::json(StatusCode::CREATED, &created))
+}
+
+/// Says on the pod why it goes: its owner may count it differently from one that failed.
+async fn mark(call: &Arc<Call>, options: &mut DeleteOptions) -> Result<(), Status> {
+    let (now, wanted) = (&call.now, options.clone());
+    let doomed = |pod: &Value| {
+        delete::check_preconditions(call, &wanted, pod)?;
+        Ok(disrupted(pod, now))
+    };
+    let about = call.about(&call.info.namespace, &call.info.name);
+    let (_, revision) = change(&about, Part::Computed("status"), false, doomed).await?;
+    if let Some(version) = &mut options.resource_version {
+        *version = revision.to_string();
+    }
+    Ok(())
+}
+
+fn disrupted(pod: &Value, now: &str) -> Value {
+    let mut pod = pod.clone();
+    let why = ("EvictionByEvictionAPI", "Eviction API: evicting");
+    set_condition(&mut pod, "DisruptionTarget", Some(why), now);
+    pod
 }
 
 /// A pod that serves nobody may go without asking.
@@ -141,5 +168,16 @@ mod tests {
         assert_eq!(spent["status"]["disruptionsAllowed"], 0);
         assert_eq!(spend(&budget(0), "p", "now", true).unwrap_err().code, 429);
         spend(&budget(0), "p", "now", false).unwrap();
+    }
+
+    #[test]
+    fn an_evicted_pod_says_why_it_goes() {
+        let pod = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+        let marked = disrupted(&disrupted(&pod, "before"), "now");
+        let conditions = marked["status"]["conditions"].as_array().unwrap();
+        assert_eq!(conditions.len(), 2);
+        assert_eq!(conditions[0]["type"], "Ready");
+        assert_eq!(conditions[1]["reason"], "EvictionByEvictionAPI");
+        assert_eq!(conditions[1]["lastTransitionTime"], "before");
     }
 }

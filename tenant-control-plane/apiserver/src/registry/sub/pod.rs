@@ -104,17 +104,26 @@ fn assign(
     for (key, value) in body["metadata"]["annotations"].as_object().into_iter().flatten() {
         child(&mut new["metadata"], "annotations")[key] = value.clone();
     }
-    set_condition(&mut new, "PodScheduled", now);
+    set_condition(&mut new, "PodScheduled", None, now);
     Ok(new)
 }
 
-fn set_condition(pod: &mut Value, kind: &str, now: &str) {
+/// Sets a condition to True, with reason and message if there are any. One that was true already
+/// keeps its time.
+pub(super) fn set_condition(pod: &mut Value, kind: &str, why: Option<(&str, &str)>, now: &str) {
     let status = child(pod, "status");
     let mut conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+    let before = conditions.iter().find(|c| c["type"] == kind && c["status"] == "True");
+    let since = before.map_or_else(|| now.into(), |c| c["lastTransitionTime"].clone());
+    let mut condition = json!({
+        "type": kind, "status": "True", "lastProbeTime": null, "lastTransitionTime": since,
+    });
+    if let Some((reason, message)) = why {
+        condition["reason"] = reason.into();
+        condition["message"] = message.into();
+    }
     conditions.retain(|c| c["type"] != kind);
-    conditions.push(json!({
-        "type": kind, "status": "True", "lastProbeTime": null, "lastTransitionTime": now,
-    }));
+    conditions.push(condition);
     status["conditions"] = conditions.into();
 }
 
