@@ -110,6 +110,17 @@ pub fn path_segment(s: &str) -> Result<(), Faults> {
     )
 }
 
+/// An IP address as everybody writes it: IPAddresses.
+pub fn ip_address(s: &str) -> Result<(), Faults> {
+    match s.parse::<std::net::IpAddr>() {
+        Ok(address) if address.to_string() == s => Ok(()),
+        Ok(address) => Err(vec![format!("must be in canonical form (\"{address}\")")]),
+        Err(_) => {
+            Err(vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()])
+        }
+    }
+}
+
 /// Qualified name: label and annotation keys, resource names, condition types, finalizers.
 pub fn qualified_name(s: &str) -> Result<(), Faults> {
     let mut faults = Faults::new();
@@ -165,6 +176,16 @@ mod tests {
         assert!(dns1123_label(&"a".repeat(64)).is_err());
         assert!(dns1035_label("0a").is_err());
         dns1035_label("a0").unwrap();
+    }
+
+    #[test]
+    fn addresses_have_one_name() {
+        for good in ["255.255.255.255", "fe80::42:1dff:fe84:f9e2"] {
+            ip_address(good).unwrap();
+        }
+        for bad in ["10.0.0", "fe80:0::1", "FE80::1", ""] {
+            assert!(ip_address(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -21,11 +21,13 @@
 //! - a connection's two halves end together.
 
 pub mod body;
+mod channels;
 pub mod dial;
 pub mod egress;
 pub mod hook;
 pub mod kubelet;
 mod links;
+mod log;
 pub mod node;
 mod proxy;
 pub mod spdy;

@@ -11,7 +11,7 @@ use crate::body::{self, Body, BoxError};
 use crate::dial::{Connection, Dialer, authority, is_local};
 use crate::kubelet::Streams;
 use crate::tls::{KubeletTls, anonymous_config, kubelet_config};
-use crate::{proxy, translate, tunnel, websocket};
+use crate::{log, proxy, translate, tunnel, websocket};
 
 /// Reaches kubelets, pods and services.
 pub struct NodeClient {
@@ -153,6 +153,7 @@ where
         (Mode::Command(streams), true) => {
             translate::serve(client.clone(), request, target, streams).await
         }
+        (Mode::Log, true) => log::serve(client, request, &target).await,
         (Mode::PortForward, true) => tunnel::serve(client, request, target).await,
         (Mode::Command(_) | Mode::PortForward, false)
             if !request.headers().contains_key(header::UPGRADE) =>

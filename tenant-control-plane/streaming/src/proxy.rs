@@ -78,7 +78,7 @@ pub(crate) async fn serve(
 
 /// The kubelet's words about a log that it cannot show (a container that waits to start, one that
 /// is not there) as a Status.
-async fn log_refusal(response: Response<Incoming>) -> Status {
+pub(crate) async fn log_refusal(response: Response<Incoming>) -> Status {
     let reason = match response.status().as_u16() {
         400 => Reason::BadRequest,
         403 => Reason::Forbidden,
@@ -115,7 +115,7 @@ pub(crate) async fn send(
 
 /// Removes what belongs to the client's connection, and its credentials: the backend must learn
 /// neither its token nor whom it may impersonate.
-fn clean_request(headers: &mut HeaderMap) {
+pub(crate) fn clean_request(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
     headers.remove(header::AUTHORIZATION);
     headers.remove(header::COOKIE);

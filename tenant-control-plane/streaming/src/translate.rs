@@ -1,39 +1,29 @@
 //! `exec` and `attach` over WebSocket, translated to SPDY streams towards the kubelet.
 //!
 //! One WebSocket message is one channel byte and then data; one SPDY stream is one channel.
-//! Source: the `v4.channel.k8s.io` and `v5.channel.k8s.io` subprotocols, KEP-4006.
+//! Source: KEP-4006.
 
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use bytes::{BufMut, Bytes, BytesMut};
-use futures::stream::{SplitSink, SplitStream};
-use futures::{SinkExt, StreamExt};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use futures::stream::SplitStream;
 use http::{Request, Response};
 use machinery::Status;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::{Duration, timeout};
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::body::Body;
+use crate::channels::{
+    self, CLOSE, ERROR, Output, Protocol, RESIZE, STDERR, STDIN, STDOUT, decode,
+};
 use crate::kubelet::Streams;
 use crate::node::{NodeClient, NodeTarget};
 use crate::spdy::{Frame, Reader, SpdyError, Writer};
 use crate::tunnel::spdy_upgrade;
 use crate::websocket::{self, Socket};
-
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
-const ERROR: u8 = 3;
-const RESIZE: u8 = 4;
-/// Version 5: the next byte names a channel that the client has closed.
-const CLOSE: u8 = 255;
 
 /// Longest final status of a command, in bytes.
 const LONGEST_STATUS: usize = 64 * 1024;
@@ -43,21 +33,7 @@ const QUEUED_FRAMES: usize = 4;
 /// noticed when the probe is never acknowledged.
 pub(crate) const PROBE_EVERY: Duration = Duration::from_secs(30);
 /// How long the client may take to answer our close.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The subprotocols of remote commands, the preferred first.
-const SUBPROTOCOLS: [(&str, Protocol); 3] = [
-    ("v5.channel.k8s.io", Protocol { close_signal: true, base64: false }),
-    ("v4.channel.k8s.io", Protocol { close_signal: false, base64: false }),
-    ("v4.base64.channel.k8s.io", Protocol { close_signal: false, base64: true }),
-];
-
-#[derive(Clone, Copy)]
-struct Protocol {
-    close_signal: bool,
-    /// Text messages: a digit for the channel, then base 64.
-    base64: bool,
-}
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Accepts the WebSocket and starts the translation. What goes wrong with the kubelet afterwards
 /// is told on the error channel.
@@ -68,18 +44,12 @@ pub(crate) async fn serve(
     streams: Streams,
 ) -> Result<Response<Body>, Status> {
     let offered = websocket::offered(request.headers());
-    let chosen = SUBPROTOCOLS.iter().find(|(name, _)| offered.iter().any(|o| o == name));
-    let Some((name, protocol)) = chosen else {
-        return Err(Status::bad_request(format!(
-            "unable to upgrade: unsupported WebSocket subprotocols {offered:?}; supported are {:?}",
-            SUBPROTOCOLS.map(|(name, _)| name)
-        )));
-    };
+    let (name, protocol) = channels::chosen(&offered)?;
     let response = websocket::accept(request.headers(), name)?;
     let on_upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let Ok(upgraded) = on_upgrade.await else { return };
-        run(websocket::socket(upgraded).await, *protocol, &client, &target, streams).await;
+        run(websocket::socket(upgraded).await, protocol, &client, &target, streams).await;
     });
     Ok(response)
 }
@@ -92,7 +62,7 @@ async fn run(
     streams: Streams,
 ) {
     let (sink, mut source) = socket.split();
-    let mut output = Output { sink, protocol };
+    let mut output = Output::new(sink, protocol);
     // An empty message tells the client that the connection stands.
     let first = match streams {
         Streams { stdout: true, .. } => STDOUT,
@@ -113,7 +83,7 @@ async fn run(
         }
         Err(refusal) => refusal.to_status().to_json().to_string().into(),
     };
-    if output.send(ERROR, &status).await.is_ok() && output.close().await.is_ok() {
+    if output.end(&status).await.is_ok() && output.close().await.is_ok() {
         let drained = async { while let Some(Ok(_)) = source.next().await {} };
         let _ = timeout(CLOSE_TIMEOUT, drained).await;
     }
@@ -345,52 +315,5 @@ async fn read_client(
             // Nobody writes to the kubelet any more; its end is for the reader to find.
             std::future::pending::<()>().await;
         }
-    }
-}
-
-/// Channel byte and data of a message; empty for control messages, `None` at the end.
-fn decode(message: Message, protocol: Protocol) -> Option<Bytes> {
-    match message {
-        Message::Binary(bytes) if !protocol.base64 => Some(bytes),
-        Message::Text(text) if protocol.base64 => {
-            let (channel, encoded) = text.as_str().split_at_checked(1)?;
-            let mut bytes = vec![channel.parse::<u8>().ok()?];
-            STANDARD.decode_vec(encoded, &mut bytes).ok()?;
-            Some(bytes.into())
-        }
-        Message::Close(_) => None,
-        _ => Some(Bytes::new()),
-    }
-}
-
-struct Output {
-    sink: SplitSink<Socket, Message>,
-    protocol: Protocol,
-}
-
-impl Output {
-    async fn send(
-        &mut self,
-        channel: u8,
-        data: &[u8],
-    ) -> Result<(), tokio_tungstenite::tungstenite::Error> {
-        let message = if self.protocol.base64 {
-            Message::text(format!("{channel}{}", STANDARD.encode(data)))
-        } else {
-            let mut bytes = BytesMut::with_capacity(1 + data.len());
-            bytes.put_u8(channel);
-            bytes.extend_from_slice(data);
-            Message::Binary(bytes.freeze())
-        };
-        self.sink.send(message).await
-    }
-
-    async fn probe(&mut self) -> Result<(), tokio_tungstenite::tungstenite::Error> {
-        self.sink.send(Message::Ping(Bytes::new())).await
-    }
-
-    async fn close(&mut self) -> Result<(), tokio_tungstenite::tungstenite::Error> {
-        let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-        self.sink.send(Message::Close(Some(frame))).await
     }
 }

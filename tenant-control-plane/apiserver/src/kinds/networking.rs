@@ -1,7 +1,7 @@
 //! `networking.k8s.io`.
 
 use super::row::{Rows, cluster, namespaced};
-use crate::strategy::generic;
+use crate::strategy::{Strategy, generic};
 
 pub(super) fn rows() -> Rows {
     Rows::of(
@@ -15,6 +15,7 @@ pub(super) fn rows() -> Rows {
                 .strategy(generic::counted()),
             cluster("IPAddress", "ipaddresses")
                 .short(&["ip"])
+                .strategy(Strategy { name: machinery::names::ip_address, ..Strategy::default() })
                 .field("spec.parentRef.resource", "/spec/parentRef/resource"),
             namespaced("NetworkPolicy", "networkpolicies")
                 .short(&["netpol"])

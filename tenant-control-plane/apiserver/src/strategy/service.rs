@@ -78,15 +78,13 @@ fn on_update(new: &mut Value, old: &Value) {
     fill(new);
     let old_spec = old["spec"].clone();
     let spec = &mut new["spec"];
+    drop_dependent(spec, &old_spec);
+    let unset = |v: &Value| v.is_null() || v == "";
     if spec["type"] == "ExternalName" {
         for key in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
             spec.as_object_mut().map(|s| s.remove(key));
         }
-        return;
-    }
-    drop_dependent(spec, &old_spec);
-    let unset = |v: &Value| v.is_null() || v == "";
-    if unset(&spec["clusterIP"]) && !unset(&old_spec["clusterIP"]) {
+    } else if unset(&spec["clusterIP"]) && !unset(&old_spec["clusterIP"]) {
         keep(spec, &old_spec, "clusterIP");
         keep(spec, &old_spec, "clusterIPs");
     }
@@ -155,4 +153,26 @@ fn check(new: &Value, old: Option<&Value>) -> Vec<Cause> {
         }
     }
     causes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_without_addresses_has_no_node_ports() {
+        let old = json!({"spec": {
+            "type": "NodePort", "clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"],
+            "externalTrafficPolicy": "Cluster", "ports": [{"port": 80, "nodePort": 30080}],
+        }});
+        let mut new = old.clone();
+        new["spec"]["type"] = "ExternalName".into();
+        new["spec"]["externalName"] = "example.com".into();
+        on_update(&mut new, &old);
+        let spec = &new["spec"];
+        for key in ["clusterIP", "clusterIPs", "externalTrafficPolicy"] {
+            assert!(spec.get(key).is_none(), "{key}");
+        }
+        assert!(spec["ports"][0].get("nodePort").is_none());
+    }
 }
