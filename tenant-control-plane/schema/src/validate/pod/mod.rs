@@ -2,6 +2,7 @@
 
 mod container;
 mod scheduling;
+mod sysctls;
 mod volume;
 
 use std::collections::HashSet;
@@ -97,6 +98,7 @@ fn check_spec(spec: &Value, at: &At<'_>, faults: &mut Faults) {
     }
     check_labels(spec, "nodeSelector", at, faults);
     scheduling::check(spec, at, faults);
+    sysctls::check(spec, at, faults);
     dns(spec, at, faults);
     for (index, alias) in items(spec, "hostAliases").iter().enumerate() {
         let list = at.field("hostAliases");
