@@ -20,6 +20,7 @@ pub mod hooks;
 pub mod manager;
 pub mod mounts;
 pub mod plan;
+pub mod resizing;
 pub mod sandbox;
 pub mod start;
 pub mod stop;
