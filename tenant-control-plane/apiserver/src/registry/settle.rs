@@ -7,7 +7,7 @@ use patch::apply::Manager;
 use serde_json::{Map, Value};
 
 use super::Call;
-use super::sub::scale;
+use super::sub::{resize, scale};
 use super::write::Part;
 use crate::hooks::Subject;
 use crate::strategy::{Context, cause, content_differs, keep};
@@ -286,6 +286,10 @@ pub async fn update(
     if part == Part::Main {
         causes.extend(call.api.schema.validate_update(&gvk, new, old));
         causes.extend((row.strategy.check)(new, Some(old)));
+    }
+    if part == Part::Resize {
+        causes.extend(call.api.schema.validate_create(&gvk, new));
+        causes.extend(resize::check(new, old));
     }
     if row.custom {
         causes.extend(crate::kinds::custom::check(call, new));
