@@ -304,7 +304,9 @@ pub async fn update(
     } else {
         call.api.validate_admission(call, &subject, Some(new)).await?;
     }
-    if row.strategy.generation && content_differs(new, old) {
+    // Where a pod runs is not its owner's wish: only wishes count.
+    let binding = part == Part::Computed("binding");
+    if row.strategy.generation && !binding && content_differs(new, old) {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
         new["metadata"]["generation"] = generation.into();
     }
