@@ -92,7 +92,8 @@ impl Allocations {
             }
             known.insert(uid.to_owned(), asked.clone())
         };
-        if let Err(error) = write(&pod_dir(&self.root, uid), &asked) {
+        let durably = before.is_some();
+        if let Err(error) = write(&pod_dir(&self.root, uid), &asked, durably) {
             let mut known = self.lock();
             match before {
                 Some(before) => known.insert(uid.to_owned(), before),
@@ -125,12 +126,17 @@ impl Allocations {
     }
 }
 
-/// Replaces the file at once, and not before the new one is on the disk.
-fn write(dir: &Path, allocation: &Allocation) -> io::Result<()> {
+/// Replaces the file at once, and `durably`: not before the new one is on the disk. A pod's first
+/// allocation need not outlive the machine: its containers do not either, and it is what the pod
+/// would be given again.
+fn write(dir: &Path, allocation: &Allocation, durably: bool) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     let partial = dir.join("allocated.json.partial");
     let mut file = fs::File::create(&partial)?;
     file.write_all(&serde_json::to_vec(allocation)?)?;
+    if !durably {
+        return fs::rename(&partial, dir.join(FILE));
+    }
     file.sync_all()?;
     fs::rename(&partial, dir.join(FILE))?;
     fs::File::open(dir)?.sync_all()
