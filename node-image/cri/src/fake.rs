@@ -17,6 +17,9 @@ use crate::pb::image_service_server::{ImageService, ImageServiceServer};
 use crate::pb::runtime_service_server::{RuntimeService, RuntimeServiceServer};
 use crate::pb::*;
 
+/// What every running container uses, bytes.
+pub const MEMORY_USED: u64 = 1 << 20;
+
 type Answer<T> = Result<Response<T>, Status>;
 
 /// The state of the fake runtime; clones share it.
@@ -318,6 +321,10 @@ impl RuntimeService for Fake {
             image_ref: config.image.clone().unwrap_or_default().image,
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
+            resources: config
+                .linux
+                .as_ref()
+                .map(|linux| ContainerResources { linux: linux.resources.clone() }),
             ..Default::default()
         };
         state.containers.insert(id.clone(), (request.pod_sandbox_id, config, status));
@@ -413,8 +420,22 @@ impl RuntimeService for Fake {
 
     async fn update_container_resources(
         &self,
-        _: Request<UpdateContainerResourcesRequest>,
+        request: Request<UpdateContainerResourcesRequest>,
     ) -> Answer<UpdateContainerResourcesResponse> {
+        let request = request.into_inner();
+        let mut state = self.lock();
+        let (_, _, status) = state
+            .containers
+            .get_mut(&request.container_id)
+            .ok_or_else(|| Status::not_found("container"))?;
+        let name = status.metadata.clone().unwrap_or_default().name;
+        let linux = request.linux.unwrap_or_default();
+        let call = format!(
+            "UpdateContainerResources {name} {} {} {}",
+            linux.cpu_shares, linux.cpu_quota, linux.memory_limit_in_bytes
+        );
+        status.resources = Some(ContainerResources { linux: Some(linux) });
+        state.calls.push(call);
         Ok(Response::new(UpdateContainerResourcesResponse {}))
     }
 
@@ -454,9 +475,22 @@ impl RuntimeService for Fake {
 
     async fn list_container_stats(
         &self,
-        _: Request<ListContainerStatsRequest>,
+        request: Request<ListContainerStatsRequest>,
     ) -> Answer<ListContainerStatsResponse> {
-        Ok(Response::new(ListContainerStatsResponse::default()))
+        let filter = request.into_inner().filter.unwrap_or_default();
+        let value = |value| Some(UInt64Value { value });
+        let stats = |id: &String| ContainerStats {
+            attributes: Some(ContainerAttributes { id: id.clone(), ..Default::default() }),
+            memory: Some(MemoryUsage { usage_bytes: value(MEMORY_USED), ..Default::default() }),
+            ..Default::default()
+        };
+        let state = self.lock();
+        let running = state.containers.iter().filter(|(id, c)| {
+            c.2.state() == ContainerState::ContainerRunning
+                && (filter.id.is_empty() || filter.id == **id)
+        });
+        let stats = running.map(|(id, _)| stats(id)).collect();
+        Ok(Response::new(ListContainerStatsResponse { stats }))
     }
 
     async fn get_container_events(

@@ -17,9 +17,9 @@
 //! - [`node`]: registration, status and lease of the Node; [`certs`]: its identity.
 //! - [`server`]: what the API server asks of the node.
 //!
-//! Invariants: every decision is made from the pod's spec, the runtime's state and the clock, so
-//! a kubelet that is killed and started again continues where the other left off and touches no
-//! running container; a pod is removed only after the API server has been asked for its pods; a
+//! Invariants: every decision is made from the pod's spec, what it was given of the node
+//! ([`node::allocations`], on disk), the runtime's state and the clock, so a kubelet that is killed
+//! and started again continues where the other left off and touches no running container; a pod is removed only after the API server has been asked for its pods; a
 //! pod's object is deleted only after everything of it has stopped; no tree is removed while
 //! something is mounted in it.
 //!

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::certs;
 use crate::config::Config;
 use crate::housekeeping;
+use crate::node::allocations::Allocations;
 use crate::node::machine::{self, Machine};
 use crate::node::objects::Objects;
 use crate::node::{Node, heartbeat, status};
@@ -105,6 +106,7 @@ async fn assemble(
         images: Images::new(runtime.clone(), config.parallel_pulls),
         objects: Objects::new(client.clone()),
         tokens: Tokens::default(),
+        allocations: Allocations::load(&config.root_dir),
         writer: Writer::new(client.clone(), pods.clone()),
         pods,
         runtime,

@@ -197,3 +197,101 @@ async fn pods_that_the_api_does_not_have_are_removed() {
     eventually("removed", || (world.runtime.sandboxes() == 0).then_some(())).await;
     world.stop().await;
 }
+
+fn sized(cpu: &str, memory: &str) -> serde_json::Value {
+    json!({"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": cpu, "memory": memory}})
+}
+
+/// Asks for other resources of the first container, as `pods/resize` does.
+fn resize(world: &World, resources: &serde_json::Value) {
+    let mut pod = world.pod("p").unwrap();
+    pod["spec"]["containers"][0]["resources"] = resources.clone();
+    world.api.patch(POD, &json!({"spec": {"containers": pod["spec"]["containers"]}}));
+}
+
+async fn has(world: &World, resources: &serde_json::Value) {
+    eventually("the resources are in effect", || {
+        let pod = world.pod("p")?;
+        let status = &pod["status"]["containerStatuses"][0];
+        (status["resources"] == *resources
+            && status["allocatedResources"] == resources["requests"]
+            && condition(&pod, "PodResizeInProgress").is_none())
+        .then_some(())
+    })
+    .await;
+}
+
+fn condition(pod: &serde_json::Value, kind: &str) -> Option<serde_json::Value> {
+    pod["status"]["conditions"].as_array()?.iter().find(|c| c["type"] == kind).cloned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_pod_is_resized_and_the_next_kubelet_knows() {
+    let mut world = World::new().await;
+    world.start();
+    let (small, large) = (sized("20m", "20Mi"), sized("30m", "30Mi"));
+    world.create_pod(
+        "p",
+        json!({"containers": [{"name": "c", "image": "demo:1", "resources": small}]}),
+    );
+    world.phase("p", "Running").await;
+    has(&world, &small).await;
+    let container = world.runtime.running("c");
+
+    resize(&world, &large);
+    has(&world, &large).await;
+    assert_eq!(world.runtime.running("c"), container, "it was not restarted");
+    let last = format!("UpdateContainerResources c 30 3000 {}", 30 << 20);
+    assert_eq!(world.calls("UpdateContainerResources"), 2, "memory, then CPU");
+    assert_eq!(world.calls(&last), 1);
+
+    // Less memory than is used: refused, and what is in effect stays.
+    let tiny = sized("30m", "10Ki");
+    resize(&world, &tiny);
+    let failed = eventually("refused", || {
+        condition(&world.pod("p")?, "PodResizeInProgress").filter(|c| c["reason"] == "Error")
+    })
+    .await;
+    assert!(
+        failed["message"].as_str().unwrap().contains("memory limit (10240) below current usage")
+    );
+    assert_eq!(world.pod("p").unwrap()["status"]["containerStatuses"][0]["resources"], large);
+    world.stop().await;
+
+    // More than the node has, asked for while no kubelet ran: what was given before stays.
+    resize(&world, &sized("5000", "30Mi"));
+    world.start();
+    let pending =
+        eventually("infeasible", || condition(&world.pod("p")?, "PodResizePending")).await;
+    assert_eq!(pending["reason"], "Infeasible");
+    let status = world.pod("p").unwrap()["status"]["containerStatuses"][0].clone();
+    assert_eq!(status["allocatedResources"], tiny["requests"]);
+
+    resize(&world, &small);
+    has(&world, &small).await;
+    assert_eq!(condition(&world.pod("p").unwrap(), "PodResizePending"), None);
+    assert_eq!(world.runtime.running("c"), container);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resize_restarts_the_container_when_its_policy_says_so() {
+    let mut world = World::new().await;
+    world.start();
+    let (small, large) = (sized("20m", "20Mi"), sized("20m", "30Mi"));
+    world.create_pod(
+        "p",
+        json!({"restartPolicy": "OnFailure", "containers": [{"name": "c",
+        "image": "demo:1", "resources": small,
+        "resizePolicy": [{"resourceName": "memory", "restartPolicy": "RestartContainer"}]}]}),
+    );
+    world.phase("p", "Running").await;
+    let before = world.runtime.running("c");
+    resize(&world, &large);
+    has(&world, &large).await;
+    let after = eventually("made anew", || world.runtime.running("c").pop()).await;
+    assert_ne!(before, [after]);
+    assert_eq!(world.calls("UpdateContainerResources"), 0);
+    assert_eq!(world.pod("p").unwrap()["status"]["containerStatuses"][0]["restartCount"], 1);
+    world.stop().await;
+}

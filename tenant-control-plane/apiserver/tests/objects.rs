@@ -171,6 +171,7 @@ async fn pods_are_bound_evicted_and_end_in_their_time() {
     c.post(&format!("{pods}/p/binding"), &binding).await.expect(409);
     let bound = c.get(&format!("{pods}?fieldSelector=spec.nodeName%3Dn1")).await.expect(200);
     assert_eq!(bound["items"][0]["metadata"]["name"], "p");
+    assert_eq!(bound["items"][0]["metadata"]["generation"], 1);
 
     let running = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}, "spec": {"nodeName": "other"}});
     let after = c.patch(&format!("{pods}/p/status"), &running).await.expect(200);
@@ -233,4 +234,43 @@ async fn custom_resources_live_and_die_with_their_definition() {
     c.delete(&format!("{definitions}/tabs.example.com")).await.expect(200);
     assert_eq!(watch.line().await, "DELETED t");
     common::wait("the definition is gone", async || c.get(tabs).await.code == 404).await;
+}
+
+#[tokio::test]
+async fn pods_are_resized() {
+    let cluster = Cluster::start().await;
+    let c = cluster.admin();
+    let namespace = "/api/v1/namespaces/default";
+    c.post(&format!("{namespace}/serviceaccounts"), &json!({"metadata": {"name": "default"}}))
+        .await
+        .expect(201);
+    let container = |resources: Value| json!({"name": "c", "image": "i", "resources": resources});
+    let with = |resources: Value| json!({"spec": {"containers": [container(resources)]}});
+    let mut pod = with(json!({"requests": {"cpu": "20m"}}));
+    pod["metadata"] = json!({"name": "p"});
+    let made = c.post(&format!("{namespace}/pods"), &pod).await.expect(201);
+
+    let path = format!("{namespace}/pods/p/resize");
+    assert_eq!(c.get(&path).await.expect(200), made);
+    let larger = with(json!({"requests": {"cpu": "30m"}, "limits": {"cpu": "40m"}}));
+    c.patch(&format!("{namespace}/pods/p"), &larger).await.expect(422);
+    let resized = c.patch(&path, &larger).await.expect(200);
+    assert_eq!(resized["spec"]["containers"][0]["resources"]["limits"]["cpu"], "40m");
+    assert_eq!(resized["metadata"]["generation"], 2);
+
+    let mut wanted = resized.clone();
+    wanted["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "35m".into();
+    wanted["spec"]["containers"][0]["image"] = "other".into();
+    let resized = c.put(&path, &wanted).await.expect(200);
+    let container = &resized["spec"]["containers"][0];
+    assert_eq!(
+        (&container["resources"]["requests"]["cpu"], &container["image"]),
+        (&json!("35m"), &json!("i"))
+    );
+
+    let message = |answer: Value| answer["message"].as_str().unwrap().to_owned();
+    let none = c.patch(&path, &with(json!({}))).await.expect(422);
+    assert!(message(none).contains("resource requests cannot be removed"));
+    let upside_down = with(json!({"requests": {"cpu": "50m"}, "limits": {"cpu": "40m"}}));
+    assert!(message(c.patch(&path, &upside_down).await.expect(422)).contains("less than or equal"));
 }

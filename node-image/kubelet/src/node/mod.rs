@@ -1,6 +1,7 @@
 //! This node: what all parts of the kubelet share, and the Node object's registration, status
 //! and lease.
 
+pub mod allocations;
 pub mod heartbeat;
 pub mod machine;
 pub mod objects;
@@ -22,6 +23,7 @@ use crate::spec::dns::ClusterDns;
 use crate::spec::downward::NodeFacts;
 use crate::status::writer::Writer;
 use crate::volumes::tokens::Tokens;
+use allocations::Allocations;
 use objects::Objects;
 
 /// What the parts of one kubelet share.
@@ -44,6 +46,8 @@ pub struct Node {
     pub objects: Objects,
     /// ServiceAccount tokens.
     pub tokens: Tokens,
+    /// What the pods were given.
+    pub allocations: Allocations,
     /// Writes pods' statuses.
     pub writer: Writer,
     /// The cluster's DNS.

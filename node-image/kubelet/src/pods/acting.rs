@@ -7,13 +7,14 @@ use component::events::EventType;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::backoff::Delay;
-use super::plan::Plan;
+use super::plan::{Plan, Why};
 use super::worker::{RETRY, Worker};
 use super::{sandbox, start, stop};
 use crate::metrics;
 use crate::node::objects::Age;
 use crate::runtime::observe;
 use crate::spec::containers;
+use crate::spec::resize::Settings;
 use crate::volumes;
 
 /// How soon a pod looks again whether the network is there.
@@ -31,6 +32,9 @@ impl Worker {
         if let Some(at) = self.clear(pod, runtime, &plan).await {
             return Some(at);
         }
+        if !plan.update.is_empty() {
+            self.resize(pod, &plan.update).await;
+        }
         if plan.new_sandbox.is_none() && plan.start.is_empty() {
             return None;
         }
@@ -44,11 +48,17 @@ impl Worker {
             let volumes = self.volumes.clone().unwrap_or_default();
             let context = start::Context { node: &self.node, pod, runtime, volumes: &volumes };
             match start::start(context, start).await {
-                Ok(_) => {
+                Ok(id) => {
                     metrics::started(None);
                     self.failures.remove(&start.name);
+                    if let Some((_, container)) = containers::find(pod, &start.name) {
+                        self.resizing.told.insert(id, Settings::of(&container));
+                    }
+                    let resized = runtime
+                        .latest(&start.name)
+                        .is_some_and(|c| self.resizing.restarting.remove(&c.id));
                     // Only restarts count: the first crash is followed by a restart at once.
-                    if start.attempt > 0 {
+                    if start.attempt > 0 && !resized {
                         self.delays.entry(start.name.clone()).or_default().bump(Instant::now());
                     }
                 }
@@ -85,11 +95,13 @@ impl Worker {
             let Some(target) = runtime.containers.iter().find(|c| c.id == kill.id) else {
                 continue;
             };
-            let grace = if kill.unhealthy {
-                stop::grace_of_unhealthy(pod, &kill.name)
-            } else {
-                stop::grace_of(pod)
+            let grace = match kill.why {
+                Why::Unhealthy => stop::grace_of_unhealthy(pod, &kill.name),
+                Why::Wrong | Why::Resize => stop::grace_of(pod),
             };
+            if kill.why == Why::Resize {
+                self.resizing.restarting.insert(kill.id.clone());
+            }
             let how = stop::How { grace, hook: true };
             if let Err(error) =
                 stop::container(&self.node, pod, runtime, target, how, &kill.message).await

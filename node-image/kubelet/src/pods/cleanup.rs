@@ -71,6 +71,7 @@ pub async fn purge(node: &Node, id: &PodId, pod: &observe::Pod) -> anyhow::Resul
     }
     remove_cgroups(&id.uid);
     node.tokens.forget(&id.uid);
+    node.allocations.forget(&id.uid);
     Ok(())
 }
 
@@ -125,6 +126,7 @@ mod tests {
             log_path: String::new(),
             annotations: HashMap::new(),
             mounts: vec![],
+            resources: None,
         };
         let sandbox = |id: &str, ready| observe::Sandbox {
             id: id.into(),

@@ -8,6 +8,7 @@ use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 
 use super::plan::Plan;
+use super::resizing::Resizing;
 use super::worker::{Desired, Worker};
 use super::{cleanup, stop};
 use crate::runtime::observe;
@@ -56,7 +57,8 @@ impl Worker {
     async fn try_end(&mut self, pod: &Arc<Pod>) -> anyhow::Result<()> {
         self.probes.stop();
         self.halt(pod, stop::grace_of(pod)).await?;
-        let pod = &self.newest(pod);
+        let pod = &self.given(&self.newest(pod));
+        self.resizing = Resizing::default();
         let runtime = observe::observe(&self.node.runtime, &self.id.uid).await?;
         self.listen(pod, &runtime);
         self.over = true;
@@ -65,6 +67,7 @@ impl Worker {
             "the last status is not written yet"
         );
         volumes::tear_down(&self.node.config.root_dir, &self.id.uid)?;
+        self.node.allocations.ring();
         if pod.metadata.deletion_timestamp.is_some() {
             self.delete(pod).await?;
         }

@@ -9,7 +9,8 @@
 //!
 //! A ring carries nothing. A worker that hears one looks at the pod in the API and in the
 //! runtime, and does what [`plan::plan`] says. Workers hold no state that matters: a kubelet
-//! that is killed and started again finds all of it in the runtime and in the API.
+//! that is killed and started again finds all of it in the runtime, in the API and, for what pods
+//! were given of the node, on disk.
 
 mod acting;
 pub mod backoff;
@@ -20,6 +21,7 @@ pub mod hooks;
 pub mod manager;
 pub mod mounts;
 pub mod plan;
+pub mod resizing;
 pub mod sandbox;
 pub mod start;
 pub mod stop;

@@ -8,7 +8,7 @@
 //! nothing left to run ─► finished: the pod is stopped, its phase is final
 //! ```
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -16,8 +16,10 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::backoff::Delay;
 use crate::config::duration;
+use crate::runtime::labels;
 use crate::runtime::observe::{self, State};
 use crate::spec::containers::{self, Kind, Restart};
+use crate::spec::resize::{self, Known, Resource, Settings};
 
 /// What the probes say about running containers, by container id.
 #[derive(Clone, Debug, Default)]
@@ -39,9 +41,24 @@ pub struct Inputs<'a> {
     pub health: &'a Health,
     /// Back-off by container name.
     pub delays: &'a HashMap<String, Delay>,
+    /// What the runtime was told last of containers' resources, by container id.
+    pub told: &'a HashMap<String, Settings>,
+    /// Containers that were stopped to be made anew with other resources, by id.
+    pub restarting: &'a HashSet<String>,
     pub now: Timestamp,
     /// The same moment on the monotonic clock.
     pub instant: Instant,
+}
+
+/// Why a running container is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It is not what the spec says, or nobody knows what it is.
+    Wrong,
+    /// A probe gave up on it, so the probe's own grace period counts.
+    Unhealthy,
+    /// It is to be made anew with other resources.
+    Resize,
 }
 
 /// A running container to stop.
@@ -51,8 +68,20 @@ pub struct Kill {
     pub id: String,
     pub name: String,
     pub message: String,
-    /// A probe gave up on it, so the probe's own grace period counts.
-    pub unhealthy: bool,
+    pub why: Why,
+}
+
+/// A resource of a running container to change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Update {
+    pub id: String,
+    pub name: String,
+    pub resource: Resource,
+    /// What the container has then.
+    pub settings: Settings,
+    /// Whether it is less than now.
+    pub less: bool,
 }
 
 /// A container to make and start.
@@ -83,12 +112,16 @@ pub struct Plan {
     pub kill: Vec<Kill>,
     /// Containers that were made and never started, to be removed.
     pub remove: Vec<String>,
+    /// Resources of running containers to change: memory first, and of each less before more.
+    pub update: Vec<Update>,
     /// Containers to start.
     pub start: Vec<Start>,
     /// Containers in back-off.
     pub waiting: BTreeMap<String, Waiting>,
     /// When to look again although nothing changed.
     pub wake_at: Option<Instant>,
+    /// Whether a container does not have the resources that it was given.
+    pub resizing: bool,
 }
 
 impl Plan {
@@ -98,6 +131,7 @@ impl Plan {
             && self.new_sandbox.is_none()
             && self.kill.is_empty()
             && self.remove.is_empty()
+            && self.update.is_empty()
             && self.start.is_empty()
     }
 }
@@ -107,7 +141,9 @@ fn is_finished(inputs: &Inputs<'_>) -> bool {
     let pod = inputs.pod;
     let ended = |kind: Kind, c: &Container| match inputs.runtime.latest(&c.name) {
         Some(latest) if latest.state == State::Exited => {
-            (!Restart::of(pod, kind, c).after(latest.exit_code)).then_some(latest.exit_code)
+            let ended = !inputs.restarting.contains(&latest.id);
+            (ended && !Restart::of(pod, kind, c).after(latest.exit_code))
+                .then_some(latest.exit_code)
         }
         _ => None,
     };
@@ -155,6 +191,7 @@ pub fn plan(inputs: Inputs<'_>) -> Plan {
             });
         }
     }
+    plan.update.sort_by_key(|u| (u.resource, !u.less));
     plan
 }
 
@@ -198,30 +235,7 @@ fn step(
         return false;
     };
     match latest.state {
-        State::Running => {
-            let changed = latest
-                .annotations
-                .get(crate::runtime::labels::HASH)
-                .is_some_and(|h| *h != containers::hash(spec));
-            let (message, unhealthy) = if changed {
-                (format!("Container {} definition changed", spec.name), false)
-            } else if let Some(why) = inputs.health.failed.get(&latest.id) {
-                (why.clone(), true)
-            } else {
-                return true;
-            };
-            let message = match policy {
-                Restart::Never if unhealthy => message,
-                _ => format!("{message}, will be restarted"),
-            };
-            plan.kill.push(Kill {
-                id: latest.id.clone(),
-                name: spec.name.clone(),
-                message,
-                unhealthy,
-            });
-            false
-        }
+        State::Running => running(inputs, kind, spec, latest, plan),
         State::Created => {
             plan.remove.push(latest.id.clone());
             plan.start.push(Start { attempt: latest.attempt, ..start });
@@ -232,12 +246,12 @@ fn step(
                 "Container {} is in unknown state, try killing it before restart",
                 spec.name
             );
-            plan.kill.push(Kill {
-                id: latest.id.clone(),
-                name: spec.name.clone(),
-                message,
-                unhealthy: false,
-            });
+            plan.kill.push(kill(latest, message, Why::Wrong));
+            false
+        }
+        State::Exited if inputs.restarting.contains(&latest.id) => {
+            plan.resizing = true;
+            plan.start.push(start);
             false
         }
         State::Exited => {
@@ -247,6 +261,65 @@ fn step(
             false
         }
     }
+}
+
+fn kill(container: &observe::Container, message: String, why: Why) -> Kill {
+    Kill { id: container.id.clone(), name: container.name.clone(), message, why }
+}
+
+/// Plans a running container; true when it may go on.
+fn running(
+    inputs: &Inputs<'_>,
+    kind: Kind,
+    spec: &Container,
+    latest: &observe::Container,
+    plan: &mut Plan,
+) -> bool {
+    let hash = latest.annotations.get(labels::HASH);
+    let (message, why) = if hash.is_some_and(|h| *h != containers::hash(spec)) {
+        (format!("Container {} definition changed", spec.name), Why::Wrong)
+    } else if let Some(why) = inputs.health.failed.get(&latest.id) {
+        (why.clone(), Why::Unhealthy)
+    } else if (kind == Kind::App || containers::is_sidecar(spec))
+        && !resized(inputs, spec, latest, plan)
+    {
+        let message = format!("Container {} resize requires restart", spec.name);
+        plan.kill.push(kill(latest, message, Why::Resize));
+        return false;
+    } else {
+        return true;
+    };
+    let message = match Restart::of(inputs.pod, kind, spec) {
+        Restart::Never if why == Why::Unhealthy => message,
+        _ => format!("{message}, will be restarted"),
+    };
+    plan.kill.push(kill(latest, message, why));
+    false
+}
+
+/// Plans the changes of a running container's resources; false when it has to restart for them.
+fn resized(
+    inputs: &Inputs<'_>,
+    spec: &Container,
+    latest: &observe::Container,
+    plan: &mut Plan,
+) -> bool {
+    let (made_with, reported) = (latest.made_with(), latest.settings());
+    let told = inputs.told.get(&latest.id).copied();
+    let due = resize::due(spec, Known { made_with: made_with.as_ref(), told, reported });
+    plan.resizing |= due.restart || !due.update.is_empty();
+    if due.restart {
+        return false;
+    }
+    let wanted = Settings::of(spec);
+    let mut has = reported.or(told).unwrap_or(wanted);
+    for resource in due.update {
+        let less = has.exceeds(wanted, resource);
+        has = has.with(wanted, resource);
+        let (id, name) = (latest.id.clone(), latest.name.clone());
+        plan.update.push(Update { id, name, resource, settings: has, less });
+    }
+    true
 }
 
 /// Starts a container again, or says until when it has to wait.

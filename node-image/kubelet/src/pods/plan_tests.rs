@@ -7,6 +7,8 @@ struct World {
     runtime: observe::Pod,
     health: Health,
     delays: HashMap<String, Delay>,
+    told: HashMap<String, Settings>,
+    restarting: HashSet<String>,
     now: Timestamp,
     instant: Instant,
 }
@@ -26,6 +28,8 @@ impl World {
             runtime: observe::Pod { sandboxes: vec![sandbox], containers: vec![] },
             health: Health::default(),
             delays: HashMap::new(),
+            told: HashMap::new(),
+            restarting: HashSet::new(),
             now: Timestamp::from_second(1_000_000).unwrap(),
             instant: Instant::now() + Duration::from_secs(10_000),
         }
@@ -51,6 +55,7 @@ impl World {
             log_path: String::new(),
             annotations: HashMap::new(),
             mounts: vec![],
+            resources: None,
         };
         self.runtime.containers.insert(0, container);
         &mut self.runtime.containers[0]
@@ -62,6 +67,8 @@ impl World {
             runtime: &self.runtime,
             health: &self.health,
             delays: &self.delays,
+            told: &self.told,
+            restarting: &self.restarting,
             now: self.now,
             instant: self.instant,
         })
@@ -189,7 +196,8 @@ fn unhealthy_and_changed_containers_are_killed() {
     world.health.failed.insert("a0".into(), "Container a failed liveness probe".into());
     let kill = &world.plan().kill[0];
     assert!(
-        kill.unhealthy && kill.message == "Container a failed liveness probe, will be restarted"
+        kill.why == Why::Unhealthy
+            && kill.message == "Container a failed liveness probe, will be restarted"
     );
 }
 
@@ -209,4 +217,50 @@ fn ephemeral_containers_start_once() {
     assert_eq!(world.starts(), ["e#0"]);
     world.add("e", State::Exited, 1);
     assert!(world.plan().is_idle());
+}
+
+fn told(resources: serde_json::Value) -> Settings {
+    let container = serde_json::from_value(json!({"name": "c", "resources": resources}));
+    Settings::of(&container.unwrap())
+}
+
+#[test]
+fn running_containers_are_resized_less_before_more() {
+    let sized = |cpu: &str, memory: &str| json!({"requests": {"cpu": cpu}, "limits": {"cpu": cpu, "memory": memory}});
+    let mut world = World::new(json!({"containers": [
+        {"name": "a", "resources": sized("25m", "25Mi")}, {"name": "b", "resources": sized("15m", "15Mi")}]}));
+    for name in ["a", "b"] {
+        let id = world.add(name, State::Running, 0).id.clone();
+        world.told.insert(id, told(sized("20m", "20Mi")));
+    }
+    let plan = world.plan();
+    let order: Vec<_> = plan.update.iter().map(|u| (u.resource, u.name.as_str())).collect();
+    use Resource::{Cpu, Memory};
+    assert_eq!(order, [(Memory, "b"), (Memory, "a"), (Cpu, "b"), (Cpu, "a")]);
+    assert_eq!(plan.update[0].settings.quota, 2000, "one resource at a time");
+    assert_eq!(plan.update[3].settings, told(sized("25m", "25Mi")));
+    assert!(plan.resizing && !plan.is_idle());
+    world.told.insert("a0".into(), told(sized("25m", "25Mi")));
+    world.told.insert("b0".into(), told(sized("15m", "15Mi")));
+    assert!(world.plan().is_idle() && !world.plan().resizing);
+}
+
+#[test]
+fn a_container_is_restarted_for_its_resources_whatever_its_restart_policy() {
+    let mut world = World::new(json!({"restartPolicy": "OnFailure", "containers": [{"name": "a",
+        "resizePolicy": [{"resourceName": "cpu", "restartPolicy": "RestartContainer"}],
+        "resources": {"requests": {"cpu": "25m"}}}]}));
+    let made = json!({"requests": {"cpu": "20m"}}).to_string();
+    world.add("a", State::Running, 0).annotations.insert(labels::RESOURCES.into(), made);
+    let plan = world.plan();
+    assert_eq!(plan.kill[0].why, Why::Resize);
+    assert_eq!(plan.kill[0].message, "Container a resize requires restart");
+    world.runtime.containers[0].state = State::Exited;
+    assert!(world.plan().finished, "it ended by itself");
+    world.restarting.insert("a0".into());
+    let mut delay = Delay::default();
+    delay.bump(world.instant);
+    world.delays.insert("a".into(), delay);
+    assert_eq!(world.starts(), ["a#1"], "at once");
+    assert!(world.plan().resizing);
 }

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 
 use super::backoff::Delay;
 use super::plan::{self, Inputs, Plan};
+use super::resizing::Resizing;
 use super::start::Failed;
 use super::{cleanup, words};
 use crate::node::Node;
@@ -82,6 +83,9 @@ pub struct Worker {
     /// Everything is stopped and nothing will run again.
     pub(super) over: bool,
     pub(super) verdict: Option<Verdict>,
+    pub(super) resizing: Resizing,
+    /// Rings when there may be more room on the node.
+    pub(super) freed: watch::Receiver<()>,
 }
 
 impl Worker {
@@ -94,7 +98,12 @@ impl Worker {
     ) -> Self {
         let ring = bell.clone();
         let probes = Probes::new(node.clone(), Arc::new(move || ring.notify_one()));
+        let resizing = match &*desired.borrow() {
+            Desired::Present(pod) => Resizing::of(pod),
+            Desired::Gone => Resizing::default(),
+        };
         Self {
+            freed: node.allocations.freed(),
             node,
             id,
             desired,
@@ -112,6 +121,7 @@ impl Worker {
             complained: HashMap::new(),
             over: false,
             verdict: None,
+            resizing,
         }
     }
 
@@ -146,6 +156,7 @@ impl Worker {
             tokio::select! {
                 () = self.bell.notified() => {}
                 _ = self.desired.changed() => {}
+                _ = self.freed.changed(), if self.resizing.is_deferred() => {}
                 () = wake => {}
             }
         }
@@ -155,7 +166,16 @@ impl Worker {
     async fn sync(&mut self, pod: &Arc<Pod>) -> Instant {
         let mut wake_at = Instant::now() + self.node.config.sync_frequency;
         for _ in 0..ROUNDS {
-            let pod = &self.newest(pod);
+            let pod = &match self.allocate(&self.newest(pod)) {
+                Ok(given) => given,
+                Err(error) => {
+                    tracing::warn!(
+                        pod.name = self.id.name,
+                        "writing down what the pod was given: {error}"
+                    );
+                    return Instant::now() + RETRY;
+                }
+            };
             let runtime = match observe::observe(&self.node.runtime, &self.id.uid).await {
                 Ok(runtime) => runtime,
                 Err(error) => {
@@ -168,6 +188,7 @@ impl Worker {
             };
             self.listen(pod, &runtime);
             let mut plan = self.plan(pod, &runtime);
+            self.follow_resize(pod, &runtime, &mut plan);
             self.hold_back(&mut plan);
             if let Some(deadline) = self.deadline(pod) {
                 wake_at = wake_at.min(deadline);
@@ -225,6 +246,8 @@ impl Worker {
             runtime,
             health: &health,
             delays: &self.delays,
+            told: &self.resizing.told,
+            restarting: &self.resizing.restarting,
             now: Timestamp::now(),
             instant: Instant::now(),
         })
@@ -273,6 +296,7 @@ impl Worker {
             host_ips: &self.node.facts.ips,
             over: self.over,
             verdict: self.verdict.as_ref().map(|v| (v.reason, v.message.as_str())),
+            standing: &self.resizing.standing(pod),
             now: Timestamp::now(),
         })
     }

@@ -26,6 +26,9 @@ pub const TERMINATION_POLICY: &str = "io.kubernetes.container.terminationMessage
 /// Annotation: seconds between stop and kill signal.
 pub const GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";
 
+/// Annotation, of this project alone: the container's `resources` when it was made, as JSON.
+pub const RESOURCES: &str = "marina.dev/resources";
+
 /// Labels of a pod's sandbox: the pod's own and its identity.
 pub fn sandbox(pod: &Pod) -> HashMap<String, String> {
     let own = pod.metadata.labels.iter().flatten().map(|(k, v)| (k.clone(), v.clone()));
@@ -61,12 +64,15 @@ pub fn container_annotations(
     let path =
         container.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".into());
     let policy = container.termination_message_policy.clone().unwrap_or_else(|| "File".into());
+    let resources = serde_json::to_string(&container.resources.clone().unwrap_or_default())
+        .expect("resources have string keys only");
     [
         (HASH, containers::hash(container)),
         (RESTART_COUNT, attempt.to_string()),
         (TERMINATION_PATH, path),
         (TERMINATION_POLICY, policy),
         (GRACE_PERIOD, grace.to_string()),
+        (RESOURCES, resources),
     ]
     .map(|(k, v)| (k.to_owned(), v))
     .into()

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 
 use cri::{Runtime, pb};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ResourceRequirements;
 
 use super::labels;
+use crate::spec::resize::Settings;
 
 /// What a container is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,20 @@ pub struct Container {
     pub log_path: String,
     pub annotations: HashMap<String, String>,
     pub mounts: Vec<pb::Mount>,
+    /// Requests and limits in effect, if the runtime tells.
+    pub resources: Option<pb::LinuxContainerResources>,
+}
+
+impl Container {
+    /// Requests and limits when it was made, if this kubelet made it.
+    pub fn made_with(&self) -> Option<ResourceRequirements> {
+        serde_json::from_str(self.annotations.get(labels::RESOURCES)?).ok()
+    }
+
+    /// What the runtime says that it has.
+    pub fn settings(&self) -> Option<Settings> {
+        self.resources.as_ref().map(Settings::reported)
+    }
 }
 
 /// One sandbox.
@@ -137,6 +153,7 @@ fn container(listed: &pb::Container, status: pb::ContainerStatus) -> Container {
         log_path: status.log_path,
         annotations: status.annotations,
         mounts: status.mounts,
+        resources: status.resources.and_then(|r| r.linux),
     }
 }
 

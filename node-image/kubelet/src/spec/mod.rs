@@ -5,5 +5,6 @@ pub mod dns;
 pub mod downward;
 pub mod env;
 pub mod hosts;
+pub mod resize;
 pub mod resources;
 pub mod security;

@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use machinery::quantity::Quantity;
 
 use super::containers;
+use super::resize::Settings;
 use crate::config::CgroupDriver;
 
 /// Microseconds: the period over which CPU quota is counted.
@@ -84,6 +85,19 @@ pub fn shares(millis: i64) -> i64 {
     (millis * 1024 / 1000).clamp(MIN_SHARES, MAX_SHARES)
 }
 
+/// The millicores for which [`shares`] are these.
+pub fn millis_of_shares(shares: i64) -> i64 {
+    (shares * 1000 + 1023) / 1024
+}
+
+/// CPU quota and its period for a limit in millicores, microseconds; 0 for none.
+pub fn quota(millis: i64) -> (i64, i64) {
+    match millis {
+        ..=0 => (0, 0),
+        _ => ((millis * CPU_PERIOD / 1000).max(MIN_QUOTA), CPU_PERIOD),
+    }
+}
+
 /// The kernel's preference to kill the container when memory runs out, −997 to 1000.
 pub fn oom_score_adj(pod: &Pod, container: &Container, node_memory: i64) -> i64 {
     let critical = containers::spec(pod).priority.is_some_and(|p| p >= 2_000_000_000);
@@ -104,19 +118,9 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, node_memory: i64) -> i64 
 
 /// The cgroup settings of one container. `node_memory` in bytes.
 pub fn linux(pod: &Pod, container: &Container, node_memory: i64) -> LinuxContainerResources {
-    let cpu_request = request(container, "cpu").map_or(0, Quantity::milli_value);
-    let cpu_limit = limit(container, "cpu").map_or(0, Quantity::milli_value);
-    let memory = limit(container, "memory").map_or(0, Quantity::value);
-    let quota = if cpu_limit > 0 { (cpu_limit * CPU_PERIOD / 1000).max(MIN_QUOTA) } else { 0 };
     LinuxContainerResources {
-        cpu_period: if quota > 0 { CPU_PERIOD } else { 0 },
-        cpu_quota: quota,
-        cpu_shares: shares(cpu_request),
-        memory_limit_in_bytes: memory,
-        // No swap beyond the limit; without one the runtime's default stays.
-        memory_swap_limit_in_bytes: memory,
         oom_score_adj: oom_score_adj(pod, container, node_memory),
-        ..Default::default()
+        ..Settings::of(container).linux()
     }
 }
 
@@ -182,5 +186,8 @@ mod tests {
         assert_eq!(linux.memory_limit_in_bytes, 0);
         assert_eq!(linux.oom_score_adj, 750);
         assert_eq!(shares(0), 2);
+        for millis in [2, 15, 20, 27, 333, 1000, 1001, 64_000] {
+            assert_eq!(millis_of_shares(shares(millis)), millis);
+        }
     }
 }

@@ -7,9 +7,34 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::{View, phase};
 use crate::spec::containers;
 
+/// The pod asks for other resources than it was given.
+pub const RESIZE_PENDING: &str = "PodResizePending";
+/// Containers do not have the resources yet that the pod was given.
+pub const RESIZE_IN_PROGRESS: &str = "PodResizeInProgress";
+
 /// Conditions that the kubelet writes.
-pub const OWN: [&str; 5] =
-    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+pub const OWN: [&str; 7] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    RESIZE_PENDING,
+    RESIZE_IN_PROGRESS,
+];
+
+/// A condition that is there only while it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its type.
+    pub kind: &'static str,
+    /// Empty for none.
+    pub reason: &'static str,
+    /// Empty for none.
+    pub message: String,
+    /// Of the spec that it is about.
+    pub generation: Option<i64>,
+}
 
 struct Verdict {
     holds: bool,
@@ -100,6 +125,26 @@ fn ready(view: &View<'_>, old: &PodStatus, containers: &Verdict) -> Verdict {
     }
 }
 
+fn condition(
+    view: &View<'_>,
+    before: Option<&PodCondition>,
+    kind: &str,
+    (verdict, generation): (Verdict, Option<i64>),
+) -> PodCondition {
+    let status = if verdict.holds { "True" } else { "False" };
+    let since = before.filter(|b| b.status == status).and_then(|b| b.last_transition_time.clone());
+    let text = |s: &str| Some(s.to_owned()).filter(|s| !s.is_empty());
+    PodCondition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: text(verdict.reason),
+        message: text(&verdict.message),
+        last_transition_time: since.or(Some(Time(view.now))),
+        last_probe_time: None,
+        observed_generation: generation,
+    }
+}
+
 /// All conditions of the new status.
 pub fn build(
     view: &View<'_>,
@@ -133,19 +178,14 @@ pub fn build(
             conditions.push(before.clone());
             continue;
         }
-        let status = if verdict.holds { "True" } else { "False" };
-        let since =
-            before.filter(|b| b.status == status).and_then(|b| b.last_transition_time.clone());
-        let text = |s: &str| Some(s.to_owned()).filter(|s| !s.is_empty());
-        conditions.push(PodCondition {
-            type_: kind.to_owned(),
-            status: status.to_owned(),
-            reason: text(verdict.reason),
-            message: text(&verdict.message),
-            last_transition_time: since.or(Some(Time(view.now))),
-            last_probe_time: None,
-            observed_generation: view.pod.metadata.generation,
-        });
+        let generation = view.pod.metadata.generation;
+        conditions.push(condition(view, before, kind, (verdict, generation)));
+    }
+    for standing in view.standing {
+        let before = old.conditions.iter().flatten().find(|c| c.type_ == standing.kind);
+        let Standing { kind, reason, message, generation } = standing.clone();
+        let verdict = Verdict { holds: true, reason, message };
+        conditions.push(condition(view, before, kind, (verdict, generation)));
     }
     let foreign = old.conditions.iter().flatten().filter(|c| !OWN.contains(&c.type_.as_str()));
     conditions.extend(foreign.cloned());

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::View;
+use super::{View, sizes};
 use crate::runtime::observe::{self, State};
 use crate::spec::containers::{self, Kind, Restart};
 
@@ -126,7 +126,11 @@ fn status(view: &View<'_>, kind: Kind, spec: &Container) -> ContainerStatus {
         Kind::Ephemeral => false,
         _ => started && view.health.ready.get(&latest.id).copied().unwrap_or(true),
     };
+    let before = known(view, kind, &spec.name).and_then(|s| s.resources);
+    let requests = spec.resources.as_ref().and_then(|r| r.requests.clone());
     ContainerStatus {
+        allocated_resources: requests.filter(|r| !r.is_empty()),
+        resources: Some(sizes::in_effect(spec, latest, before.as_ref())),
         name: spec.name.clone(),
         container_id: Some(format!("{}://{}", view.runtime_name, latest.id)),
         image: if latest.image.is_empty() {

@@ -3,6 +3,7 @@
 pub mod conditions;
 pub mod container;
 pub mod phase;
+pub mod sizes;
 pub mod writer;
 
 use std::collections::{BTreeMap, HashMap};
@@ -33,6 +34,8 @@ pub struct View<'a> {
     pub over: bool,
     /// Why the kubelet ended the pod, if it did: reason and message, as in `DeadlineExceeded`.
     pub verdict: Option<(&'a str, &'a str)>,
+    /// Conditions of the moment.
+    pub standing: &'a [conditions::Standing],
     pub now: Timestamp,
 }
 

@@ -22,6 +22,7 @@ fn container(name: &str, attempt: u32, state: State, exit_code: i32) -> observe:
         log_path: String::new(),
         annotations: HashMap::new(),
         mounts: vec![],
+        resources: None,
     }
 }
 
@@ -31,6 +32,7 @@ struct World {
     health: Health,
     waiting: BTreeMap<String, Waiting>,
     over: bool,
+    standing: Vec<conditions::Standing>,
 }
 
 impl World {
@@ -51,6 +53,7 @@ impl World {
             health: Health::default(),
             waiting: BTreeMap::new(),
             over: false,
+            standing: vec![],
         }
     }
 
@@ -65,6 +68,7 @@ impl World {
             host_ips: &["10.0.1.5".into()],
             over: self.over,
             verdict: None,
+            standing: &self.standing,
             now: Timestamp::from_second(1000).unwrap(),
         })
     }
@@ -191,4 +195,26 @@ fn foreign_conditions_and_times_are_kept() {
         get("PodScheduled").last_transition_time.unwrap().0.to_string(),
         "2020-01-01T00:00:00Z"
     );
+}
+
+#[test]
+fn a_resize_shows() {
+    let spec = json!({"containers": [{"name": "a", "resources": {"requests": {"cpu": "20m"}}}]});
+    let mut world = World::new(spec, vec![container("a", 0, State::Running, 0)]);
+    world.standing.push(conditions::Standing {
+        kind: conditions::RESIZE_IN_PROGRESS,
+        reason: "",
+        message: String::new(),
+        generation: Some(2),
+    });
+    assert_eq!(world.condition("PodResizeInProgress"), ("True".into(), None));
+    let status = world.status();
+    let a = &status.container_statuses.as_ref().unwrap()[0];
+    assert_eq!(a.allocated_resources.as_ref().unwrap()["cpu"].0, "20m");
+    assert_eq!(a.resources.as_ref().unwrap().requests, a.allocated_resources);
+    // What the API has of an earlier resize goes when it is over.
+    world.pod.status = Some(status);
+    world.standing.clear();
+    let kinds = world.status().conditions.unwrap().into_iter().map(|c| c.type_);
+    assert!(!kinds.collect::<Vec<_>>().contains(&"PodResizeInProgress".to_owned()));
 }

@@ -7,7 +7,7 @@ use patch::apply::Manager;
 use serde_json::{Map, Value};
 
 use super::Call;
-use super::sub::scale;
+use super::sub::{resize, scale};
 use super::write::Part;
 use crate::hooks::Subject;
 use crate::strategy::{Context, cause, content_differs, keep};
@@ -287,6 +287,10 @@ pub async fn update(
         causes.extend(call.api.schema.validate_update(&gvk, new, old));
         causes.extend((row.strategy.check)(new, Some(old)));
     }
+    if part == Part::Resize {
+        causes.extend(call.api.schema.validate_create(&gvk, new));
+        causes.extend(resize::check(new, old));
+    }
     if row.custom {
         causes.extend(crate::kinds::custom::check(call, new));
     }
@@ -300,7 +304,9 @@ pub async fn update(
     } else {
         call.api.validate_admission(call, &subject, Some(new)).await?;
     }
-    if row.strategy.generation && content_differs(new, old) {
+    // Where a pod runs is not its owner's wish: only wishes count.
+    let binding = part == Part::Computed("binding");
+    if row.strategy.generation && !binding && content_differs(new, old) {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
         new["metadata"]["generation"] = generation.into();
     }

@@ -78,11 +78,7 @@ impl Part {
                 *new = old.clone();
                 new["spec"]["ephemeralContainers"] = containers;
             }
-            Part::Resize => {
-                let spec = new["spec"].clone();
-                *new = old.clone();
-                super::sub::pod::copy_resources(new, &spec);
-            }
+            Part::Resize => super::sub::resize::restrict(new, old),
         }
     }
 }

@@ -24,7 +24,7 @@ fn on_create(object: &mut Value, _: &Context<'_>) {
 }
 
 /// A limit without a request is also the request.
-fn default_requests(object: &mut Value) {
+pub fn default_requests(object: &mut Value) {
     for list in ["containers", "initContainers"] {
         for container in object["spec"][list].as_array_mut().into_iter().flatten() {
             let Some(limits) = container["resources"]["limits"].as_object().cloned() else {

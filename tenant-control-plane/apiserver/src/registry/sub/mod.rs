@@ -4,6 +4,7 @@
 pub mod connect;
 pub mod eviction;
 pub mod pod;
+pub mod resize;
 pub mod scale;
 pub mod token;
 

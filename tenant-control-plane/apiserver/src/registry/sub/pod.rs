@@ -1,4 +1,4 @@
-//! Pods: binding to a node, and which fields a resize may change.
+//! Pods: binding to a node.
 
 use std::sync::Arc;
 
@@ -125,19 +125,4 @@ pub(super) fn set_condition(pod: &mut Value, kind: &str, why: Option<(&str, &str
     conditions.retain(|c| c["type"] != kind);
     conditions.push(condition);
     status["conditions"] = conditions.into();
-}
-
-/// Takes over what `pods/resize` may change: resources and resize policies of containers.
-pub fn copy_resources(pod: &mut Value, spec: &Value) {
-    for list in ["containers", "initContainers"] {
-        for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
-            let wanted = spec[list].as_array().into_iter().flatten();
-            let Some(wanted) = wanted.into_iter().find(|c| c["name"] == container["name"]) else {
-                continue;
-            };
-            for key in ["resources", "resizePolicy"] {
-                crate::strategy::keep(container, wanted, key);
-            }
-        }
-    }
 }
