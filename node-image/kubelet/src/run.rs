@@ -21,6 +21,7 @@ use crate::housekeeping;
 use crate::node::allocations::Allocations;
 use crate::node::machine::{self, Machine};
 use crate::node::objects::Objects;
+use crate::node::ports::Ports;
 use crate::node::{Node, heartbeat, status};
 use crate::pods::manager::Manager;
 use crate::runtime::images::Images;
@@ -107,6 +108,7 @@ async fn assemble(
         objects: Objects::new(client.clone()),
         tokens: Tokens::default(),
         allocations: Allocations::load(&config.root_dir),
+        ports: Ports::default(),
         writer: Writer::new(client.clone(), pods.clone()),
         pods,
         runtime,

@@ -5,6 +5,7 @@ pub mod allocations;
 pub mod heartbeat;
 pub mod machine;
 pub mod objects;
+pub mod ports;
 pub mod register;
 pub mod status;
 
@@ -25,6 +26,7 @@ use crate::status::writer::Writer;
 use crate::volumes::tokens::Tokens;
 use allocations::Allocations;
 use objects::Objects;
+use ports::Ports;
 
 /// What the parts of one kubelet share.
 pub struct Node {
@@ -48,6 +50,8 @@ pub struct Node {
     pub tokens: Tokens,
     /// What the pods were given.
     pub allocations: Allocations,
+    /// Which of them have ports of the node.
+    pub ports: Ports,
     /// Writes pods' statuses.
     pub writer: Writer,
     /// The cluster's DNS.

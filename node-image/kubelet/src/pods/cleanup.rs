@@ -72,6 +72,7 @@ pub async fn purge(node: &Node, id: &PodId, pod: &observe::Pod) -> anyhow::Resul
     remove_cgroups(&id.uid);
     node.tokens.forget(&id.uid);
     node.allocations.forget(&id.uid);
+    node.ports.release(&id.uid);
     Ok(())
 }
 

@@ -57,6 +57,7 @@ impl Worker {
     async fn try_end(&mut self, pod: &Arc<Pod>) -> anyhow::Result<()> {
         self.probes.stop();
         self.halt(pod, stop::grace_of(pod)).await?;
+        self.node.ports.release(&self.id.uid);
         let pod = &self.given(&self.newest(pod));
         self.resizing = Resizing::default();
         let runtime = observe::observe(&self.node.runtime, &self.id.uid).await?;

@@ -13,6 +13,7 @@
 //! were given of the node, on disk.
 
 mod acting;
+mod admission;
 pub mod backoff;
 pub mod cleanup;
 mod ending;

@@ -83,6 +83,8 @@ pub struct Worker {
     /// Everything is stopped and nothing will run again.
     pub(super) over: bool,
     pub(super) verdict: Option<Verdict>,
+    /// The node has looked at the pod and taken or refused it.
+    pub(super) admitted: bool,
     pub(super) resizing: Resizing,
     /// Rings when there may be more room on the node.
     pub(super) freed: watch::Receiver<()>,
@@ -121,6 +123,7 @@ impl Worker {
             complained: HashMap::new(),
             over: false,
             verdict: None,
+            admitted: false,
             resizing,
         }
     }
@@ -186,6 +189,7 @@ impl Worker {
                     return Instant::now() + RETRY;
                 }
             };
+            self.admit(pod, &runtime);
             self.listen(pod, &runtime);
             let mut plan = self.plan(pod, &runtime);
             self.follow_resize(pod, &runtime, &mut plan);
