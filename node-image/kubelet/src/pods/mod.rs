@@ -23,6 +23,7 @@ pub mod manager;
 pub mod mounts;
 pub mod plan;
 pub mod resizing;
+pub mod room;
 pub mod sandbox;
 pub mod start;
 pub mod stop;

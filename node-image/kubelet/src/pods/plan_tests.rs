@@ -37,6 +37,8 @@ impl World {
 
     fn add(&mut self, name: &str, state: State, exit_code: i32) -> &mut observe::Container {
         let attempt = self.runtime.named(name).count() as u32;
+        let spec = containers::find(&self.pod, name).unwrap().1;
+        let resources = Some(Settings::of(&spec).linux());
         let container = observe::Container {
             id: format!("{name}{attempt}"),
             sandbox_id: "s0".into(),
@@ -55,7 +57,7 @@ impl World {
             log_path: String::new(),
             annotations: HashMap::new(),
             mounts: vec![],
-            resources: None,
+            resources,
         };
         self.runtime.containers.insert(0, container);
         &mut self.runtime.containers[0]
@@ -230,7 +232,9 @@ fn running_containers_are_resized_less_before_more() {
     let mut world = World::new(json!({"containers": [
         {"name": "a", "resources": sized("25m", "25Mi")}, {"name": "b", "resources": sized("15m", "15Mi")}]}));
     for name in ["a", "b"] {
-        let id = world.add(name, State::Running, 0).id.clone();
+        let container = world.add(name, State::Running, 0);
+        container.resources = None;
+        let id = container.id.clone();
         world.told.insert(id, told(sized("20m", "20Mi")));
     }
     let plan = world.plan();

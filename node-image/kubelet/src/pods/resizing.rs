@@ -15,27 +15,17 @@ use std::time::Instant;
 
 use component::events::EventType;
 use cri::pb;
-use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, ResourceRequirements};
-use machinery::amounts::pod_amounts;
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use serde::Serialize;
 
 use super::plan::{Plan, Update};
+use super::room::{self, Refusal, condition};
 use super::worker::{RETRY, Worker};
 use crate::node::allocations::{Known, Settled};
 use crate::runtime::observe;
 use crate::spec::containers;
-use crate::spec::downward::NodeFacts;
 use crate::spec::resize::{self, Resource, Settings};
 use crate::status::conditions::{RESIZE_IN_PROGRESS, RESIZE_PENDING, Standing};
-
-/// Why a pod does not get what it asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// `Deferred` or `Infeasible`.
-    pub reason: &'static str,
-    /// For people.
-    pub message: String,
-}
 
 /// A resize that was granted and is not in effect everywhere.
 #[derive(Clone, Debug)]
@@ -56,10 +46,6 @@ pub struct Resizing {
     pub restarting: HashSet<String>,
     refused: Option<Refusal>,
     under_way: Option<UnderWay>,
-}
-
-fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
-    pod.status.as_ref()?.conditions.iter().flatten().find(|c| c.type_ == kind)
 }
 
 impl Resizing {
@@ -91,52 +77,6 @@ impl Resizing {
         });
         pending.into_iter().chain(in_progress).collect()
     }
-}
-
-/// Requests for CPU (millicores) and memory (bytes) of a pod, all containers together.
-fn requests(pod: &Pod) -> [i64; 2] {
-    let spec = serde_json::json!({"spec": pod.spec});
-    let amounts = pod_amounts(&spec, "requests");
-    let get = |name: &str| amounts.get(name).copied().unwrap_or_default();
-    [get("cpu").milli_value(), get("memory").value()]
-}
-
-fn is_active(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    !matches!(phase, Some("Succeeded" | "Failed"))
-}
-
-/// Whether the node has room for what the pod asks for, beside what all others were given.
-///
-/// # Errors
-/// Why not.
-pub fn judge(pod: &Pod, all: &[Arc<Pod>], known: &Known, node: &NodeFacts) -> Result<(), Refusal> {
-    let asked = requests(pod);
-    let capacity = [node.cpu_millis, node.memory];
-    let names = ["cpu", "memory"];
-    if let Some(i) = [1, 0].into_iter().find(|i| asked[*i] > capacity[*i]) {
-        let (name, asked, capacity) = (names[i], asked[i], capacity[i]);
-        let message = format!(
-            "Node didn't have enough capacity: {name}, requested: {asked}, capacity: {capacity}"
-        );
-        return Err(Refusal { reason: "Infeasible", message });
-    }
-    let uid = containers::uid(pod);
-    let others = all.iter().filter(|p| containers::uid(p) != uid && is_active(p));
-    let mut used = [0, 0];
-    for other in others {
-        let given = requests(&resize::given(other, known.get(containers::uid(other))));
-        used = [used[0] + given[0], used[1] + given[1]];
-    }
-    let full = |i: &usize| asked[*i] > 0 && used[*i] + asked[*i] > capacity[*i];
-    if let Some(i) = [0, 1].into_iter().find(full) {
-        let message = format!(
-            "Node didn't have enough resource: {}, requested: {}, used: {}, capacity: {}",
-            names[i], asked[i], used[i], capacity[i]
-        );
-        return Err(Refusal { reason: "Deferred", message });
-    }
-    Ok(())
 }
 
 #[derive(Serialize)]
@@ -214,7 +154,7 @@ impl Worker {
     pub(super) fn allocate(&mut self, pod: &Arc<Pod>) -> io::Result<Arc<Pod>> {
         self.freed.mark_unchanged();
         let node = self.node.clone();
-        let judge = |known: &Known| judge(pod, &node.pods.list(), known, &node.facts);
+        let judge = |known: &Known| room::judge(pod, &node.pods.list(), known, &node.facts);
         let generation = pod.metadata.generation;
         let settled = node.allocations.settle(&self.id.uid, resize::asked(pod), judge)?;
         let refused = match settled {
