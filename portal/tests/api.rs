@@ -192,7 +192,11 @@ async fn bad_input_names_the_field() {
     let response = portal.raw(request).await;
     assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(response.headers()["content-type"], "application/problem+json");
-    assert_eq!(portal.call(&token, "GET", "/api/v1/clusters?nope=1", Value::Null).await.0, 400);
+    for path in ["/api/v1/clusters?nope=1", "/api/v1/clusters/%ff", "/api/v1/tokens/%ff"] {
+        let method = if path.contains("tokens") { "DELETE" } else { "GET" };
+        let (status, problem) = portal.call(&token, method, path, Value::Null).await;
+        assert_eq!((status, &problem["type"]), (400, &json!("/problems/bad-request")), "{path}");
+    }
     assert_eq!(portal.call(&token, "GET", "/api/v1/nothing", Value::Null).await.0, 404);
     assert_eq!(portal.call(&token, "PUT", "/api/v1/clusters", Value::Null).await.0, 405);
 }

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::extract::{Body, IdempotencyKey, IfMatch, Query, etag};
+use super::extract::{Body, IdempotencyKey, IfMatch, Path, Query, etag};
 use crate::actions::{clusters as actions, kubeconfig as kubeconfigs};
 use crate::identity::Caller;
 use crate::input::cluster::NewCluster;

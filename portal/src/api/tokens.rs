@@ -1,10 +1,10 @@
 //! API tokens.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 
-use super::extract::Body;
+use super::extract::{Body, Path};
 use crate::actions::tokens as actions;
 use crate::actions::tokens::{MintedToken, NewToken};
 use crate::identity::Caller;
