@@ -21,8 +21,7 @@ pub struct Client {
 impl Client {
     /// For a command of somebody who is signed in.
     pub fn signed_in(cli: &Cli) -> Result<Self, Failure> {
-        let (server, token) =
-            credentials(cli.server.clone(), cli.token.clone(), config::load()?)?;
+        let (server, token) = credentials(cli.server.clone(), cli.token.clone(), config::load()?)?;
         Ok(Self::new(&server, Some(token)))
     }
 
@@ -133,6 +132,7 @@ mod tests {
         let kept = || Config {
             server: Some("https://a.example".to_owned()),
             token: Some("kept".to_owned()),
+            ..Config::default()
         };
         let of = |server: Option<&str>, token: Option<&str>| {
             credentials(server.map(str::to_owned), token.map(str::to_owned), kept())
