@@ -44,7 +44,15 @@ impl FromRequestParts<AppState> for Caller {
             tx.commit().await?;
         }
         let actor = format!("{} ({})", user.login, stored.name);
-        Ok(Self { actor, user, org, role, scope: stored.scope, remote: remote(parts) })
+        Ok(Self {
+            actor,
+            user,
+            org,
+            role,
+            scope: stored.scope,
+            expires_ms: stored.expires_ms,
+            remote: remote(parts),
+        })
     }
 }
 
