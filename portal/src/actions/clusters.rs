@@ -5,6 +5,7 @@ use std::time::Duration;
 use marina_db::clusters::Cluster;
 use marina_db::events::{NewEvent, Severity};
 use marina_db::idempotency::Replay;
+use marina_db::observed::ClusterPhase;
 use marina_db::seal::hash_token;
 use marina_db::versions::VersionState;
 use marina_db::{Reader, now_ms};
@@ -55,14 +56,14 @@ pub async fn wait(
     state: &AppState,
     caller: &Caller,
     id: &str,
-    phase: &str,
+    phase: ClusterPhase,
     timeout: Duration,
 ) -> Result<ClusterView, Problem> {
     let deadline = Instant::now() + timeout;
     let mut bell = state.bell.subscribe();
     loop {
         let cluster = get(state, caller, id).await?;
-        if cluster.phase == phase {
+        if cluster.phase == phase.as_str() {
             return Ok(cluster);
         }
         match tokio::time::timeout_at(deadline, bell.changed()).await {
