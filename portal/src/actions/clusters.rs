@@ -8,11 +8,11 @@ use marina_db::idempotency::Replay;
 use marina_db::observed::ClusterPhase;
 use marina_db::seal::hash_token;
 use marina_db::versions::VersionState;
-use marina_db::{Reader, now_ms};
+use marina_db::{ClusterId, DbError, Reader, now_ms};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{audit, check_generation};
+use super::{audit, check_generation, made_and_deleted};
 use crate::identity::{Caller, Permission};
 use crate::input::cluster::NewCluster;
 use crate::problem::Problem;
@@ -82,7 +82,7 @@ async fn view(tx: &mut Reader, cluster: &Cluster) -> Result<ClusterView, Problem
 /// Creates a cluster. With an idempotency key, the same request again returns the same cluster.
 ///
 /// # Errors
-/// 422, 409, 403.
+/// 422, 409 (also when the key's cluster was deleted since), 403.
 pub async fn create(
     state: &AppState,
     caller: &Caller,
@@ -103,8 +103,11 @@ pub async fn create(
     if let Some(key) = idempotency_key
         && let Replay::Done(id) = tx.idempotency_key(&caller.org.id, key, &fingerprint).await?
     {
-        let cluster = tx.cluster_of(&caller.org.id, &id).await?;
-        return view(&mut tx, &cluster).await;
+        return match tx.cluster(&ClusterId::from(id)).await {
+            Ok(cluster) => view(&mut tx, &cluster).await,
+            Err(DbError::NotFound { noun, name }) => Err(made_and_deleted(noun, &name)),
+            Err(error) => Err(error.into()),
+        };
     }
     let cluster = tx.create_cluster(&caller.org.id, &spec, &caller.user.login).await?;
     if let Some(key) = idempotency_key {
