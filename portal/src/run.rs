@@ -194,17 +194,28 @@ fn acceptor(cert: &Path, key: &Path) -> anyhow::Result<TlsAcceptor> {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
     use axum::routing::get;
+    use futures::StreamExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
 
     use super::*;
 
-    /// What a server with one route answers to `sent` until it hangs up.
+    /// An answer that takes longer than a request may.
+    async fn slow() -> Body {
+        let parts = futures::stream::iter(["slow ", "but whole"]).then(|part| async move {
+            tokio::time::sleep(HEAD * 2).await;
+            Ok::<_, std::io::Error>(part)
+        });
+        Body::from_stream(parts)
+    }
+
+    /// What a server answers to `sent` until it hangs up.
     async fn answer(sent: &str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let app = Router::new().route("/", get(|| async { "hello" }));
+        let app = Router::new().route("/", get(|| async { "hello" })).route("/slow", get(slow));
         let server = tokio::spawn(serve(listener, None, app, CancellationToken::new()));
         let mut stream = TcpStream::connect(address).await.expect("connected");
         stream.write_all(sent.as_bytes()).await.expect("sent");
@@ -221,5 +232,7 @@ mod tests {
         }
         let whole = answer("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
         assert!(whole.ends_with("hello"), "{whole}");
+        let slow = answer("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(slow.contains("but whole"), "{slow}");
     }
 }
