@@ -118,14 +118,17 @@ impl Reader {
         found(row, "cluster", id.as_str())
     }
 
-    /// A cluster of an organization, by id or by name. Another organization's is not found.
+    /// A cluster of an organization, by name or by id; a name comes before an id. Another
+    /// organization's is not found.
     pub async fn cluster_of(&mut self, org: &OrgId, id_or_name: &str) -> Result<Cluster> {
-        let row =
-            sqlx::query_as("SELECT * FROM clusters WHERE org_id = $1 AND (id = $2 OR name = $2)")
-                .bind(org)
-                .bind(id_or_name)
-                .fetch_optional(self.conn())
-                .await?;
+        let row = sqlx::query_as(
+            "SELECT * FROM clusters WHERE org_id = $1 AND (id = $2 OR name = $2) \
+             ORDER BY CASE WHEN name = $2 THEN 0 ELSE 1 END LIMIT 1",
+        )
+        .bind(org)
+        .bind(id_or_name)
+        .fetch_optional(self.conn())
+        .await?;
         found(row, "cluster", id_or_name)
     }
 
@@ -147,13 +150,20 @@ impl Reader {
 
 impl Writer {
     /// Creates a cluster. Conflict when the organization has one of that name (also while that
-    /// one is being deleted), or when the version is not on offer.
+    /// one is being deleted) or with that name as its id, or when the version is not on offer.
     pub async fn create_cluster(
         &mut self,
         org: &OrgId,
         spec: &ClusterSpec,
         created_by: &str,
     ) -> Result<Cluster> {
+        if self.cluster_of(org, &spec.name).await.is_ok_and(|c| c.spec.name != spec.name) {
+            return Err(DbError::Conflict {
+                noun: "cluster",
+                name: spec.name.clone(),
+                reason: "the organization has a cluster with this id".to_owned(),
+            });
+        }
         let id = ClusterId::random();
         let now = self.now_ms();
         sqlx::query(

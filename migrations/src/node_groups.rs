@@ -7,7 +7,7 @@ use sqlx::{FromRow, Row, sqlite::SqliteRow};
 use crate::{
     clusters::Driver,
     db::{Reader, Writer},
-    error::{Result, conflict, found},
+    error::{DbError, Result, conflict, found},
     ids::{ClusterId, NodeGroupId},
     sql_types::{JsonText, json},
 };
@@ -117,14 +117,15 @@ impl Reader {
             .await?)
     }
 
-    /// A node group of a cluster, by id or name.
+    /// A node group of a cluster, by name or by id; a name comes before an id.
     pub async fn node_group_of(
         &mut self,
         cluster: &ClusterId,
         id_or_name: &str,
     ) -> Result<NodeGroup> {
         let row = sqlx::query_as(
-            "SELECT * FROM node_groups WHERE cluster_id = $1 AND (id = $2 OR name = $2)",
+            "SELECT * FROM node_groups WHERE cluster_id = $1 AND (id = $2 OR name = $2) \
+             ORDER BY CASE WHEN name = $2 THEN 0 ELSE 1 END LIMIT 1",
         )
         .bind(cluster)
         .bind(id_or_name)
@@ -151,12 +152,20 @@ impl Reader {
 }
 
 impl Writer {
-    /// Creates a node group. Conflict when the cluster has one of that name.
+    /// Creates a node group. Conflict when the cluster has one of that name or with that name as
+    /// its id.
     pub async fn create_node_group(
         &mut self,
         cluster: &ClusterId,
         spec: &NodeGroupSpec,
     ) -> Result<NodeGroup> {
+        if self.node_group_of(cluster, &spec.name).await.is_ok_and(|g| g.spec.name != spec.name) {
+            return Err(DbError::Conflict {
+                noun: "node group",
+                name: spec.name.clone(),
+                reason: "the cluster has a node group with this id".to_owned(),
+            });
+        }
         let id = NodeGroupId::random();
         let now = self.now_ms();
         sqlx::query(

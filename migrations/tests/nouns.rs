@@ -120,6 +120,10 @@ async fn cluster_names_are_unique_in_an_organization_only() {
     assert!(error.is_conflict(), "{error}");
     let unknown = ClusterSpec { version: "1.2".into(), ..ClusterSpec::named("x") };
     assert!(tx.create_cluster(&one, &unknown, "ada").await.unwrap_err().is_conflict());
+    let of_id = ClusterSpec::named(demo.id.as_str());
+    assert!(tx.create_cluster(&one, &of_id, "ada").await.unwrap_err().is_conflict());
+    let named = tx.create_cluster(&two, &of_id, "ada").await.unwrap();
+    assert_eq!(tx.cluster_of(&two, demo.id.as_str()).await.unwrap().id, named.id);
     drop(tx);
     let mut tx = db.read().await.unwrap();
     let foreign = tx.cluster_of(&one, other.id.as_str()).await.unwrap_err();
@@ -138,6 +142,8 @@ async fn a_deleted_cluster_leaves_only_its_events() {
     let mut tx = db.write().await.unwrap();
     let host = tx.register_host("h1", "https://127.0.0.1:1", "z1").await.unwrap();
     let pool = tx.create_node_group(&demo.id, &group("pool")).await.unwrap();
+    let of_id = tx.create_node_group(&demo.id, &group(pool.id.as_str())).await.unwrap_err();
+    assert!(of_id.is_conflict(), "{of_id}");
     assert_eq!(pool.spec, group("pool"));
     let node = NewNode {
         cluster_id: demo.id.clone(),

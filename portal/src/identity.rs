@@ -17,6 +17,8 @@ pub struct Caller {
     pub role: Role,
     /// What the credential allows.
     pub scope: TokenScope,
+    /// When the API token that the caller uses expires (Unix ms); `None`: never, or no token.
+    pub expires_ms: Option<i64>,
     /// How the audit log names the caller: a login, or `login (token name)`.
     pub actor: String,
     /// Address of origin.

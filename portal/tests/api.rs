@@ -129,7 +129,8 @@ async fn a_cluster_is_created_once_read_and_deleted() {
     let token = portal.token().await;
     let body = json!({"name": "demo", "control_plane": "ha"});
     let key = [("idempotency-key", "k1")];
-    let path = "/api/v1/clusters";
+    let clusters = "/api/v1/clusters";
+    let path = clusters;
     let (status, first) = portal.call_with(&token, "POST", path, body.clone(), &key).await;
     assert_eq!(status, 201, "{first}");
     assert_eq!((&first["phase"], &first["version"]), (&json!("pending"), &json!("1.35")));
@@ -137,7 +138,7 @@ async fn a_cluster_is_created_once_read_and_deleted() {
     assert_eq!((status, &again["id"]), (201, &first["id"]));
     let other = json!({"name": "other"});
     assert_eq!(portal.call_with(&token, "POST", path, other, &key).await.0, 409);
-    assert_eq!(portal.call(&token, "POST", path, body).await.0, 409, "the name is taken");
+    assert_eq!(portal.call(&token, "POST", path, body.clone()).await.0, 409, "the name is taken");
 
     let (status, group) = portal
         .call(&token, "POST", "/api/v1/clusters/demo/node-groups", json!({"name": "w", "count": 2}))
@@ -159,8 +160,19 @@ async fn a_cluster_is_created_once_read_and_deleted() {
         .call(&token, "POST", "/api/v1/clusters/demo/node-groups", json!({"name": "x", "count": 1}))
         .await;
     assert_eq!(status, 409, "no new workers for a cluster that goes");
+    let (status, problem) =
+        portal.call(&token, "GET", "/api/v1/clusters/demo/kubeconfig", Value::Null).await;
+    assert_eq!(status, 409, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("being deleted"), "{problem}");
     let (_, events) = portal.call(&token, "GET", "/api/v1/clusters/demo/events", Value::Null).await;
     assert_eq!(events["items"][0]["kind"], "ClusterDeletionRequested");
+
+    let mut tx = portal.db.write().await.unwrap();
+    tx.remove_cluster(&first["id"].as_str().unwrap().into()).await.unwrap();
+    tx.commit().await.unwrap();
+    let (status, problem) = portal.call_with(&token, "POST", clusters, body, &key).await;
+    assert_eq!(status, 409, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("deleted since"), "{problem}");
 }
 
 #[tokio::test]
@@ -192,7 +204,17 @@ async fn bad_input_names_the_field() {
     let response = portal.raw(request).await;
     assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(response.headers()["content-type"], "application/problem+json");
-    assert_eq!(portal.call(&token, "GET", "/api/v1/clusters?nope=1", Value::Null).await.0, 400);
+    for (path, field) in [("/none?wait=sometime", "wait"), ("?phase=nonsense", "phase")] {
+        let path = format!("/api/v1/clusters{path}");
+        let (status, problem) = portal.call(&token, "GET", &path, Value::Null).await;
+        assert_eq!((status, fields(&problem)), (422, vec![field]), "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains("`degraded`"), "{problem}");
+    }
+    for path in ["/api/v1/clusters?nope=1", "/api/v1/clusters/%ff", "/api/v1/tokens/%ff"] {
+        let method = if path.contains("tokens") { "DELETE" } else { "GET" };
+        let (status, problem) = portal.call(&token, method, path, Value::Null).await;
+        assert_eq!((status, &problem["type"]), (400, &json!("/problems/bad-request")), "{path}");
+    }
     assert_eq!(portal.call(&token, "GET", "/api/v1/nothing", Value::Null).await.0, 404);
     assert_eq!(portal.call(&token, "PUT", "/api/v1/clusters", Value::Null).await.0, 405);
 }
@@ -217,6 +239,8 @@ async fn every_route_wants_a_token_and_hides_foreign_clusters() {
     portal.call(&owner, "POST", "/api/v1/clusters", json!({"name": "demo"})).await;
     let group = json!({"name": "w", "count": 1});
     portal.call(&owner, "POST", "/api/v1/clusters/demo/node-groups", group).await;
+    let request = Request::get("/api/v1/me").body(Body::empty()).unwrap();
+    assert_eq!(portal.raw(request).await.headers()["www-authenticate"], "Bearer");
     let operations = operations();
     assert!(operations.len() > 15, "{operations:?}");
     for (method, path) in operations.iter().filter(|(_, path)| !path.ends_with("/sign-in")) {
@@ -246,6 +270,14 @@ async fn tokens_are_shown_once_and_can_be_revoked() {
     assert_eq!(status, 201, "{minted}");
     let reader = minted["token"].as_str().unwrap();
     assert_eq!(portal.call(reader, "GET", "/api/v1/clusters", Value::Null).await.0, 200);
+    let another = json!({"name": "another", "scope": "read"});
+    assert_eq!(portal.call(reader, "POST", "/api/v1/tokens", another).await.0, 403);
+    let long = json!({"name": "long", "ttl_days": 365});
+    let (status, long) = portal.call(&token, "POST", "/api/v1/tokens", long).await;
+    assert_eq!(status, 201, "{long}");
+    let (_, list) = portal.call(&token, "GET", "/api/v1/tokens", Value::Null).await;
+    let own = list["items"].as_array().unwrap().iter().find(|item| item["name"] == "cli");
+    assert_eq!(long["expires_ms"], own.unwrap()["expires_ms"], "as long as its maker");
     let new = json!({"name": "demo"});
     assert_eq!(portal.call(reader, "POST", "/api/v1/clusters", new).await.0, 403);
     let (_, list) = portal.call(&token, "GET", "/api/v1/tokens", Value::Null).await;
@@ -253,6 +285,27 @@ async fn tokens_are_shown_once_and_can_be_revoked() {
     let path = format!("/api/v1/tokens/{}", minted["id"].as_str().unwrap());
     assert_eq!(portal.call(&token, "DELETE", &path, Value::Null).await.0, 204);
     assert_eq!(portal.call(reader, "GET", "/api/v1/clusters", Value::Null).await.0, 401);
+}
+
+#[tokio::test]
+async fn a_sign_in_replaces_the_token_of_its_own_name_only() {
+    let portal = Portal::start().await;
+    let first = portal.token().await;
+    let sign_in =
+        |name: &str| json!({"login": "admin", "password": "a much better one", "token_name": name});
+    for name in ["", "x\ny", &"x".repeat(61)] {
+        let (status, problem) = portal.call("", "POST", "/api/v1/sign-in", sign_in(name)).await;
+        assert_eq!((status, fields(&problem)), (422, vec!["token_name"]), "{name:?}");
+    }
+    let works =
+        async |token: &str| portal.call(token, "GET", "/api/v1/me", Value::Null).await.0 == 200;
+    let mut tokens = Vec::new();
+    for name in ["one", "two", "two"] {
+        let (_, answer) = portal.call("", "POST", "/api/v1/sign-in", sign_in(name)).await;
+        tokens.push(answer["token"].as_str().unwrap().to_owned());
+    }
+    assert!(works(&first).await && works(&tokens[0]).await && works(&tokens[2]).await);
+    assert!(!works(&tokens[1]).await, "replaced");
 }
 
 /// The committed document is what the code serves. `MARINA_WRITE_OPENAPI=1` writes it anew.

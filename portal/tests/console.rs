@@ -156,3 +156,33 @@ async fn signing_out_ends_the_session() {
     assert_eq!(response.status(), 303);
     assert_eq!(console.get("/clusters").await.0.headers()["location"], "/sign-in");
 }
+
+#[tokio::test]
+async fn what_cannot_be_read_is_answered_with_a_page() {
+    let mut console = Console::start().await;
+    let token = console.enter().await;
+    let html = |response: &Response<()>| {
+        response.headers()["content-type"].to_str().unwrap().starts_with("text/html")
+    };
+    let (response, page) = console.get("/clusters/%ff").await;
+    assert!(response.status() == 400 && html(&response), "{page}");
+
+    let group = format!("csrf={token}&name=w&count=abc&driver=qemu");
+    let scale = format!("csrf={token}");
+    let huge = format!("csrf={token}&name={}", "x".repeat(100_000));
+    for (path, form, status, says) in [
+        ("/clusters/demo/node-groups", group, 422, "count"),
+        ("/clusters/demo/node-groups/w/scale", scale, 422, "count"),
+        ("/clusters", huge, 413, "limit"),
+    ] {
+        let (response, page) = console.post(path, &form, "same-origin").await;
+        assert_eq!(response.status(), status, "{page}");
+        assert!(html(&response) && page.contains(says), "{path}: {page}");
+    }
+    let request = Request::post("/clusters")
+        .header("cookie", &console.cookie)
+        .header("sec-fetch-site", "same-origin")
+        .body(Body::from("{}"));
+    let (response, page) = console.send(request.unwrap()).await;
+    assert!(response.status() == 415 && html(&response), "{page}");
+}

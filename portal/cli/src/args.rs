@@ -41,7 +41,7 @@ pub enum Format {
 pub enum Command {
     /// Sign in and keep an API token for 30 days.
     Login(LoginArgs),
-    /// Forget the API token.
+    /// Forget the API token, and revoke it if a login made it.
     Logout,
     /// Show who is signed in.
     Whoami,
@@ -174,19 +174,19 @@ pub enum NodeGroupCommand {
         /// Unique name: lower-case letters, digits and dashes.
         name: String,
         /// How many workers.
-        #[arg(long, default_value_t = 2)]
+        #[arg(long, default_value_t = 2, allow_negative_numbers = true)]
         count: i64,
         /// `qemu` or `sandbox`; the cluster's without it.
         #[arg(long)]
         driver: Option<String>,
         /// Virtual CPUs of each worker.
-        #[arg(long)]
+        #[arg(long, allow_negative_numbers = true)]
         vcpus: Option<i64>,
         /// Memory of each worker, MiB.
-        #[arg(long)]
+        #[arg(long, allow_negative_numbers = true)]
         memory_mib: Option<i64>,
         /// Disk of each worker, GiB.
-        #[arg(long)]
+        #[arg(long, allow_negative_numbers = true)]
         disk_gib: Option<i64>,
         /// A label of the Nodes, as `key=value`; may be repeated.
         #[arg(long = "label", value_name = "KEY=VALUE")]
@@ -201,7 +201,7 @@ pub enum NodeGroupCommand {
         /// Name or id of the node group.
         group: String,
         /// How many workers.
-        #[arg(long)]
+        #[arg(long, allow_negative_numbers = true)]
         count: i64,
         #[command(flatten)]
         wait: WaitArgs,
@@ -212,7 +212,30 @@ pub enum NodeGroupCommand {
         cluster: String,
         /// Name or id of the node group.
         group: String,
+        /// Do not ask.
+        #[arg(short, long)]
+        yes: bool,
         #[command(flatten)]
         wait: WaitArgs,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_negative_count_is_left_to_the_portal_to_refuse() {
+        for command in ["create", "scale"] {
+            let line = ["marina", "node-groups", command, "demo", "w", "--count", "-1"];
+            let cli = Cli::try_parse_from(line).expect("a command line");
+            let Command::NodeGroups { command } = cli.command else { panic!("another command") };
+            let (NodeGroupCommand::Create { count, .. } | NodeGroupCommand::Scale { count, .. }) =
+                command
+            else {
+                panic!("another command")
+            };
+            assert_eq!(count, -1);
+        }
+    }
 }

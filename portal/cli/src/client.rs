@@ -8,7 +8,7 @@ use serde_json::Value;
 use ureq::http::Request;
 
 use crate::args::Cli;
-use crate::config;
+use crate::config::{self, Config};
 use crate::failure::Failure;
 
 /// A portal and how to sign in to it.
@@ -21,9 +21,7 @@ pub struct Client {
 impl Client {
     /// For a command of somebody who is signed in.
     pub fn signed_in(cli: &Cli) -> Result<Self, Failure> {
-        let config = config::load()?;
-        let server = cli.server.clone().or(config.server).ok_or(Failure::NotSignedIn)?;
-        let token = cli.token.clone().or(config.token).ok_or(Failure::NotSignedIn)?;
+        let (server, token) = credentials(cli.server.clone(), cli.token.clone(), config::load()?)?;
         Ok(Self::new(&server, Some(token)))
     }
 
@@ -106,5 +104,49 @@ impl Client {
             }
         }
         Ok(())
+    }
+}
+
+/// The portal to talk to and the token for it: what the command line says, else what the last login
+/// kept. The kept token goes to the portal that it is of and to no other.
+fn credentials(
+    server: Option<String>,
+    token: Option<String>,
+    kept: Config,
+) -> Result<(String, String), Failure> {
+    let server = server.or_else(|| kept.server.clone()).ok_or(Failure::NotSignedIn(None))?;
+    let same = |other: &str| other.trim_end_matches('/') == server.trim_end_matches('/');
+    let own = kept.token.filter(|_| kept.server.as_deref().is_some_and(same));
+    match token.or(own) {
+        Some(token) => Ok((server, token)),
+        None => Err(Failure::NotSignedIn(Some(server))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kept_token_goes_to_its_own_server_only() {
+        let kept = || Config {
+            server: Some("https://a.example".to_owned()),
+            token: Some("kept".to_owned()),
+            ..Config::default()
+        };
+        let of = |server: Option<&str>, token: Option<&str>| {
+            credentials(server.map(str::to_owned), token.map(str::to_owned), kept())
+        };
+        let pair = |server: &str, token: &str| (server.to_owned(), token.to_owned());
+        assert_eq!(of(None, None).unwrap(), pair("https://a.example", "kept"));
+        assert_eq!(of(Some("https://a.example/"), None).unwrap().1, "kept");
+        let other = "https://b.example";
+        assert_eq!(of(Some(other), Some("given")).unwrap(), pair(other, "given"));
+        let refused = of(Some(other), None).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "not signed in to https://b.example; run `marina login --server https://b.example`"
+        );
+        assert_eq!(refused.exit_code(), 4);
     }
 }

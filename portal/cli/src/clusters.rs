@@ -41,7 +41,7 @@ pub fn run(cli: &Cli, command: &ClusterCommand) -> Result<(), Failure> {
         ClusterCommand::Delete { cluster, yes, wait } => {
             let found = client.get(&format!("/clusters/{cluster}"))?;
             if !yes {
-                confirm(&text(&found, "name"))?;
+                confirm("cluster", &text(&found, "name"), "everything in it")?;
             }
             let path = format!("/clusters/{}", text(&found, "id"));
             let deleted = client.send("DELETE", &path, None)?;
@@ -103,11 +103,12 @@ fn body(command: &ClusterCommand) -> Value {
     Value::Object(body)
 }
 
-fn confirm(name: &str) -> Result<(), Failure> {
+/// Asks before something is deleted with all that belongs to it.
+pub fn confirm(noun: &str, name: &str, with: &str) -> Result<(), Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(anyhow!("nobody is there to ask: give --yes").into());
     }
-    eprint!("This deletes cluster {name} and everything in it. Type its name: ");
+    eprint!("This deletes {noun} {name} and {with}. Type its name: ");
     std::io::stderr().flush().context("cannot ask")?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).context("cannot read the answer")?;

@@ -15,6 +15,10 @@ pub struct Config {
     pub server: Option<String>,
     /// API token.
     pub token: Option<String>,
+    /// Id of the token, when the last login made it.
+    pub token_id: Option<String>,
+    /// Name of the tokens that logins make.
+    pub token_name: Option<String>,
 }
 
 /// `$MARINA_CONFIG`, or `config.json` in the user's configuration directory.

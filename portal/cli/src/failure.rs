@@ -9,8 +9,8 @@ use serde_json::Value;
 pub enum Failure {
     /// The API refused; the problem as it sent it.
     Refused { status: u16, problem: Value },
-    /// Not signed in.
-    NotSignedIn,
+    /// Not signed in to this server, if one is known.
+    NotSignedIn(Option<String>),
     /// It took longer than allowed; what it was doing.
     TimedOut(String),
     /// Anything else.
@@ -22,7 +22,7 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Refused { status: 404, .. } => 3,
-            Self::Refused { status: 401 | 403, .. } | Self::NotSignedIn => 4,
+            Self::Refused { status: 401 | 403, .. } | Self::NotSignedIn(_) => 4,
             Self::TimedOut(_) => 5,
             Self::Refused { .. } | Self::Other(_) => 1,
         }
@@ -32,7 +32,12 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotSignedIn => f.write_str("not signed in; run: marina login --server URL"),
+            Self::NotSignedIn(None) => {
+                f.write_str("not signed in; run `marina login --server URL`")
+            }
+            Self::NotSignedIn(Some(server)) => {
+                write!(f, "not signed in to {server}; run `marina login --server {server}`")
+            }
             Self::TimedOut(what) => write!(f, "time is over: {what}"),
             Self::Other(error) => write!(f, "{error:#}"),
             Self::Refused { status, problem } => {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::args::{Cli, NodeGroupCommand, WaitArgs};
 use crate::client::Client;
-use crate::clusters::Progress;
+use crate::clusters::{Progress, confirm};
 use crate::failure::Failure;
 use crate::output::{self, Column, age, text};
 
@@ -43,7 +43,11 @@ pub fn run(cli: &Cli, command: &NodeGroupCommand) -> Result<(), Failure> {
             client.send("PATCH", &path(cluster, group), Some(&body))?;
             (path(cluster, group), wait)
         }
-        NodeGroupCommand::Delete { cluster, group, wait } => {
+        NodeGroupCommand::Delete { cluster, group, yes, wait } => {
+            if !yes {
+                let found = client.get(&path(cluster, group))?;
+                confirm("node group", &text(&found, "name"), "its workers")?;
+            }
             client.send("DELETE", &path(cluster, group), None)?;
             (path(cluster, group), wait)
         }

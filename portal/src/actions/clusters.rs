@@ -5,13 +5,14 @@ use std::time::Duration;
 use marina_db::clusters::Cluster;
 use marina_db::events::{NewEvent, Severity};
 use marina_db::idempotency::Replay;
+use marina_db::observed::ClusterPhase;
 use marina_db::seal::hash_token;
 use marina_db::versions::VersionState;
-use marina_db::{Reader, now_ms};
+use marina_db::{ClusterId, DbError, Reader, now_ms};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{audit, check_generation};
+use super::{audit, check_generation, made_and_deleted};
 use crate::identity::{Caller, Permission};
 use crate::input::cluster::NewCluster;
 use crate::problem::Problem;
@@ -55,14 +56,14 @@ pub async fn wait(
     state: &AppState,
     caller: &Caller,
     id: &str,
-    phase: &str,
+    phase: ClusterPhase,
     timeout: Duration,
 ) -> Result<ClusterView, Problem> {
     let deadline = Instant::now() + timeout;
     let mut bell = state.bell.subscribe();
     loop {
         let cluster = get(state, caller, id).await?;
-        if cluster.phase == phase {
+        if cluster.phase == phase.as_str() {
             return Ok(cluster);
         }
         match tokio::time::timeout_at(deadline, bell.changed()).await {
@@ -81,7 +82,7 @@ async fn view(tx: &mut Reader, cluster: &Cluster) -> Result<ClusterView, Problem
 /// Creates a cluster. With an idempotency key, the same request again returns the same cluster.
 ///
 /// # Errors
-/// 422, 409, 403.
+/// 422, 409 (also when the key's cluster was deleted since), 403.
 pub async fn create(
     state: &AppState,
     caller: &Caller,
@@ -102,8 +103,11 @@ pub async fn create(
     if let Some(key) = idempotency_key
         && let Replay::Done(id) = tx.idempotency_key(&caller.org.id, key, &fingerprint).await?
     {
-        let cluster = tx.cluster_of(&caller.org.id, &id).await?;
-        return view(&mut tx, &cluster).await;
+        return match tx.cluster(&ClusterId::from(id)).await {
+            Ok(cluster) => view(&mut tx, &cluster).await,
+            Err(DbError::NotFound { noun, name }) => Err(made_and_deleted(noun, &name)),
+            Err(error) => Err(error.into()),
+        };
     }
     let cluster = tx.create_cluster(&caller.org.id, &spec, &caller.user.login).await?;
     if let Some(key) = idempotency_key {

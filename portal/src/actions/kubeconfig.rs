@@ -21,7 +21,7 @@ pub const DEFAULT_TTL_HOURS: i64 = 24 * 7;
 /// A kubeconfig whose user administers the cluster until it expires.
 ///
 /// # Errors
-/// 404, 403, 422, and 409 while the cluster has no address yet.
+/// 404, 403, 422, and 409 while the cluster has no address yet or is being deleted.
 pub async fn mint(
     state: &AppState,
     caller: &Caller,
@@ -36,6 +36,9 @@ pub async fn mint(
     }
     let mut tx = state.db.write().await?;
     let cluster = tx.cluster_of(&caller.org.id, cluster).await?;
+    if cluster.deletion_requested_ms.is_some() {
+        return Err(Problem::conflict(format!("Cluster {} is being deleted.", cluster.spec.name)));
+    }
     let observed = tx.cluster_observed(&cluster.id).await?;
     let pki = tx.secret(&state.sealer, cluster.id.as_str(), PKI).await?;
     let not_yet = || {

@@ -4,11 +4,11 @@ use marina_db::clusters::Cluster;
 use marina_db::idempotency::Replay;
 use marina_db::node_groups::NodeGroup;
 use marina_db::seal::hash_token;
-use marina_db::{Reader, Writer};
+use marina_db::{DbError, Reader, Writer};
 use serde_json::json;
 
 use super::clusters::event;
-use super::{audit, check_generation};
+use super::{audit, check_generation, made_and_deleted};
 use crate::identity::{Caller, Permission};
 use crate::input::node_group::{NewNodeGroup, ScaleNodeGroup};
 use crate::problem::Problem;
@@ -74,7 +74,7 @@ async fn view(tx: &mut Reader, group: &NodeGroup) -> Result<NodeGroupView, Probl
 /// Creates a node group. With an idempotency key, the same request again returns the same group.
 ///
 /// # Errors
-/// 422, 409, 404, 403.
+/// 422, 409 (also when the key's group was deleted since), 404, 403.
 pub async fn create(
     state: &AppState,
     caller: &Caller,
@@ -90,8 +90,11 @@ pub async fn create(
     if let Some(key) = idempotency_key
         && let Replay::Done(id) = tx.idempotency_key(&caller.org.id, key, &fingerprint).await?
     {
-        let group = tx.node_group_of(&cluster.id, &id).await?;
-        return view(&mut tx, &group).await;
+        return match tx.node_group_of(&cluster.id, &id).await {
+            Ok(group) => view(&mut tx, &group).await,
+            Err(DbError::NotFound { noun, name }) => Err(made_and_deleted(noun, &name)),
+            Err(error) => Err(error.into()),
+        };
     }
     let group = tx.create_node_group(&cluster.id, &spec).await?;
     if let Some(key) = idempotency_key {

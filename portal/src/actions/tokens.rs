@@ -3,7 +3,7 @@
 use marina_db::seal::hash_token;
 use marina_db::tokens::{NewApiToken, TokenScope};
 use marina_db::users::User;
-use marina_db::{OrgId, TokenId, now_ms};
+use marina_db::{OrgId, TokenId, Writer, now_ms};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -27,7 +27,7 @@ pub struct NewToken {
     pub name: String,
     /// `read` or `write`. Default: `write`.
     pub scope: Option<String>,
-    /// Days until it expires, 1 to 365. Default: 90.
+    /// Days until it expires, 1 to 365. Default: 90. It never outlives the token that makes it.
     pub ttl_days: Option<i64>,
 }
 
@@ -44,10 +44,7 @@ pub struct MintedToken {
 impl NewToken {
     fn check(&self) -> Result<(TokenScope, i64), Vec<FieldError>> {
         let mut errors = Vec::new();
-        let length = self.name.trim().chars().count();
-        if !(1..=60).contains(&length) || self.name.chars().any(char::is_control) {
-            errors.push(FieldError::new("name", "must have 1 to 60 characters."));
-        }
+        errors.extend(name("name", &self.name).err());
         let scope = self.scope.as_deref().unwrap_or("write").parse();
         if scope.is_err() {
             errors.push(FieldError::new("scope", "must be `read` or `write`."));
@@ -61,6 +58,19 @@ impl NewToken {
     }
 }
 
+/// The name of a token, without blanks around it.
+///
+/// # Errors
+/// The field, when it is not a name.
+pub fn name<'a>(field: &str, text: &'a str) -> Result<&'a str, FieldError> {
+    let name = text.trim();
+    if !(1..=60).contains(&name.chars().count()) || text.chars().any(char::is_control) {
+        let rule = "must have 1 to 60 characters, none of them a control character.";
+        return Err(FieldError::new(field, rule));
+    }
+    Ok(name)
+}
+
 /// The organization's tokens, newest first.
 ///
 /// # Errors
@@ -71,7 +81,8 @@ pub async fn list(state: &AppState, caller: &Caller) -> Result<Vec<TokenView>, P
     Ok(tokens.iter().map(TokenView::from).collect())
 }
 
-/// Makes a token with the caller's rights.
+/// Makes a token with the caller's rights. One that is made with another token expires with it at
+/// the latest.
 ///
 /// # Errors
 /// 422, 409, 403.
@@ -80,13 +91,20 @@ pub async fn create(
     caller: &Caller,
     new: &NewToken,
 ) -> Result<MintedToken, Problem> {
-    let (scope, days) = new.check().map_err(Problem::invalid)?;
-    if caller.scope == TokenScope::Read && scope == TokenScope::Write {
-        return Err(Problem::forbidden("A token that only reads cannot make one that writes."));
+    if caller.scope == TokenScope::Read {
+        let detail = "This API token only reads. Make tokens with one that writes.";
+        return Err(Problem::forbidden(detail));
     }
-    let expires = now_ms() + days * DAY_MS;
-    let name = new.name.trim();
-    mint(state, Some(caller), &caller.user, &caller.org.id, name, scope, expires).await
+    let (scope, days) = new.check().map_err(Problem::invalid)?;
+    let asked = now_ms() + days * DAY_MS;
+    let expires_ms = caller.expires_ms.map_or(asked, |own| own.min(asked));
+    let mut tx = state.db.write().await?;
+    let (org, name) = (&caller.org.id, new.name.trim());
+    let minted = mint(&mut tx, &caller.user, org, name, scope, expires_ms).await?;
+    let detail = json!({ "name": name, "scope": scope, "expires_ms": expires_ms });
+    audit(&mut tx, caller, "token.create", format!("token/{}", minted.view.id), detail).await?;
+    tx.commit().await?;
+    Ok(minted)
 }
 
 /// Makes a token for a user who has just proved a password; the command line signs in with it. A
@@ -106,14 +124,14 @@ pub async fn sign_in(
             tx.delete_api_token(org, &token.id).await?;
         }
     }
+    let expires_ms = tx.now_ms() + 30 * DAY_MS;
+    let minted = mint(&mut tx, user, org, name, TokenScope::Write, expires_ms).await?;
     tx.commit().await?;
-    let expires = now_ms() + 30 * DAY_MS;
-    mint(state, None, user, org, name, TokenScope::Write, expires).await
+    Ok(minted)
 }
 
 async fn mint(
-    state: &AppState,
-    caller: Option<&Caller>,
+    tx: &mut Writer,
     user: &User,
     org: &OrgId,
     name: &str,
@@ -129,13 +147,7 @@ async fn mint(
         scope,
         expires_ms: Some(expires_ms),
     };
-    let mut tx = state.db.write().await?;
     let stored = tx.create_api_token(&new).await?;
-    if let Some(caller) = caller {
-        let detail = json!({ "name": name, "scope": scope, "expires_ms": expires_ms });
-        audit(&mut tx, caller, "token.create", format!("token/{}", stored.id), detail).await?;
-    }
-    tx.commit().await?;
     Ok(MintedToken { token, view: TokenView::from(&stored) })
 }
 

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
+use marina_db::observed::ClusterPhase;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::extract::{Body, IdempotencyKey, IfMatch, Query, etag};
+use super::extract::{Body, IdempotencyKey, IfMatch, Path, Query, etag};
 use crate::actions::{clusters as actions, kubeconfig as kubeconfigs};
 use crate::identity::Caller;
 use crate::input::cluster::NewCluster;
@@ -36,7 +37,8 @@ pub struct ListParams {
 
 /// Clusters of the organization, by name.
 #[utoipa::path(get, path = "/api/v1/clusters", tag = "clusters", params(ListParams),
-    responses((status = 200, body = Page<ClusterView>), (status = 401, body = Problem)))]
+    responses((status = 200, body = Page<ClusterView>), (status = 401, body = Problem),
+        (status = 422, body = Problem)))]
 pub async fn list(
     State(state): State<AppState>,
     caller: Caller,
@@ -47,12 +49,13 @@ pub async fn list(
         let message = format!("must be 1 to {PAGE}, is {limit}.");
         return Err(Problem::invalid(vec![FieldError::new("limit", message)]));
     }
+    let wanted = phase("phase", params.phase.as_deref())?;
     let after = params.cursor.unwrap_or_default();
     let mut items: Vec<_> = actions::list(&state, &caller)
         .await?
         .into_iter()
         .filter(|cluster| cluster.name > after)
-        .filter(|cluster| params.phase.as_ref().is_none_or(|phase| *phase == cluster.phase))
+        .filter(|cluster| wanted.is_none_or(|phase| phase.as_str() == cluster.phase))
         .take(limit + 1)
         .collect();
     let more = items.len() > limit;
@@ -80,11 +83,21 @@ pub async fn create(
     Ok((StatusCode::CREATED, location, etag(cluster.generation), Json(cluster)))
 }
 
+/// A phase that a parameter names.
+fn phase(field: &str, text: Option<&str>) -> Result<Option<ClusterPhase>, Problem> {
+    text.map(str::parse).transpose().map_err(|_| {
+        let names: Vec<_> = ClusterPhase::ALL.iter().map(|phase| format!("`{phase}`")).collect();
+        let message = format!("must be one of {}.", names.join(", "));
+        Problem::invalid(vec![FieldError::new(field, message)])
+    })
+}
+
 /// Whether to wait.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub struct GetParams {
-    /// Answer when the cluster is in this phase, or when the time is over.
+    /// Answer when the cluster is in this phase (`pending`, `provisioning`, `ready`, `degraded` or
+    /// `deleting`), or when the time is over.
     wait: Option<String>,
     /// How long to wait at the most, in seconds, up to 300. Default: 60.
     timeout_s: Option<u64>,
@@ -94,19 +107,19 @@ pub struct GetParams {
 #[utoipa::path(get, path = "/api/v1/clusters/{cluster}", tag = "clusters",
     params(("cluster" = String, Path, description = "Id or name"), GetParams),
     responses((status = 200, body = ClusterView), (status = 401, body = Problem),
-        (status = 404, body = Problem)))]
+        (status = 404, body = Problem), (status = 422, body = Problem)))]
 pub async fn get(
     State(state): State<AppState>,
     caller: Caller,
     Path(cluster): Path<String>,
     Query(params): Query<GetParams>,
 ) -> Result<impl IntoResponse, Problem> {
-    let cluster = match params.wait {
+    let cluster = match phase("wait", params.wait.as_deref())? {
         None => actions::get(&state, &caller, &cluster).await?,
         Some(phase) => {
             let seconds = params.timeout_s.unwrap_or(60).min(WAIT_MAX);
             let timeout = Duration::from_secs(seconds);
-            actions::wait(&state, &caller, &cluster, &phase, timeout).await?
+            actions::wait(&state, &caller, &cluster, phase, timeout).await?
         }
     };
     Ok((etag(cluster.generation), Json(cluster)))

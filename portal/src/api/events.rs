@@ -4,14 +4,14 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::sse::{Event as Sse, KeepAlive};
 use futures::{Stream, stream};
 use marina_db::ClusterId;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::extract::Query;
+use super::extract::{Path, Query};
 use crate::actions::clusters;
 use crate::identity::{Caller, Permission};
 use crate::problem::{FieldError, Problem};

@@ -1,11 +1,12 @@
 //! What handlers get out of a request, with errors that a caller can act on.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use marina_db::seal::hash_token;
 use marina_db::{DbError, now_ms};
 use serde::de::DeserializeOwned;
@@ -16,6 +17,8 @@ use crate::state::AppState;
 
 /// How old the recorded last use of a token may become, in milliseconds.
 const TOUCH_MS: i64 = 60_000;
+/// How long the body of a request may take.
+const BODY: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 30_000 });
 
 impl FromRequestParts<AppState> for Caller {
     type Rejection = Problem;
@@ -41,7 +44,15 @@ impl FromRequestParts<AppState> for Caller {
             tx.commit().await?;
         }
         let actor = format!("{} ({})", user.login, stored.name);
-        Ok(Self { actor, user, org, role, scope: stored.scope, remote: remote(parts) })
+        Ok(Self {
+            actor,
+            user,
+            org,
+            role,
+            scope: stored.scope,
+            expires_ms: stored.expires_ms,
+            remote: remote(parts),
+        })
     }
 }
 
@@ -79,19 +90,17 @@ pub struct Body<T>(pub T);
 impl<T: DeserializeOwned> FromRequest<AppState> for Body<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &AppState) -> Result<Self, Problem> {
         let kind = request.headers().get(header::CONTENT_TYPE);
         let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or("");
         if !kind.starts_with("application/json") {
-            let status = axum::http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             return Err(Problem::from_status(
                 status,
                 "Send JSON: `Content-Type: application/json`.",
             ));
         }
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
-            Problem::from_status(rejection.status(), format!("{}.", rejection.body_text()))
-        })?;
+        let bytes = read(request).await?;
         let mut json = serde_json::Deserializer::from_slice(&bytes);
         let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             let path = error.path().to_string();
@@ -102,6 +111,34 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Body<T> {
         json.end()
             .map_err(|error| Problem::bad_request(format!("After the JSON body: {error}.")))?;
         Ok(Self(value))
+    }
+}
+
+/// The whole body of a request.
+///
+/// # Errors
+/// 408 when it does not come in time, 413 when it is too large.
+pub(crate) async fn read(request: Request) -> Result<Bytes, Problem> {
+    let read = tokio::time::timeout(BODY, Bytes::from_request(request, &()));
+    let bytes = read.await.map_err(|_| {
+        let detail = format!("The body of the request did not come within {} s.", BODY.as_secs());
+        Problem::from_status(StatusCode::REQUEST_TIMEOUT, detail)
+    })?;
+    bytes.map_err(|rejection| {
+        Problem::from_status(rejection.status(), format!("{}.", rejection.body_text()))
+    })
+}
+
+/// Parts of the path.
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = axum::extract::Path::from_request_parts(parts, state).await;
+        path.map(|path| Self(path.0))
+            .map_err(|rejection| Problem::bad_request(format!("{}.", rejection.body_text())))
     }
 }
 
@@ -158,4 +195,19 @@ impl<S: Sync> FromRequestParts<S> for IfMatch {
 /// The `ETag` of a generation.
 pub(crate) fn etag(generation: i64) -> [(header::HeaderName, String); 1] {
     [(header::ETAG, format!("\"{generation}\""))]
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body as Incoming;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_never_ends_is_waited_for_no_longer_than_that() {
+        let body =
+            Incoming::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
+        let problem = read(Request::new(body)).await.expect_err("too late");
+        assert_eq!(problem.status, 408, "{}", problem.detail);
+    }
 }

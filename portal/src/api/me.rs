@@ -24,7 +24,7 @@ pub struct SignIn {
     /// A new password; needed when the present one is a one-time password.
     #[schema(format = Password)]
     pub new_password: Option<String>,
-    /// Name of the token that is made. A token of the same name is replaced. Default: `cli`.
+    /// Name of the token that is made, 1 to 60 characters. A token of the same name is replaced. Default: `cli`.
     pub token_name: Option<String>,
 }
 
@@ -38,6 +38,8 @@ pub async fn sign_in(
     Remote(remote): Remote,
     Body(body): Body<SignIn>,
 ) -> Result<(axum::http::StatusCode, Json<MintedToken>), Problem> {
+    let name = body.token_name.as_deref().unwrap_or("cli");
+    let name = tokens::name("token_name", name).map_err(|error| Problem::invalid(vec![error]))?;
     let user = passwords::check(&state, &body.login, body.password.clone(), &remote).await?;
     match body.new_password {
         Some(new) => passwords::change_password(&state, &user, &body.password, new).await?,
@@ -54,7 +56,6 @@ pub async fn sign_in(
     let Some(membership) = memberships.first() else {
         return Err(Problem::forbidden("You are not a member of any organization."));
     };
-    let name = body.token_name.as_deref().unwrap_or("cli");
     let minted = tokens::sign_in(&state, &user, &membership.org_id, name).await?;
     Ok((axum::http::StatusCode::CREATED, Json(minted)))
 }

@@ -28,7 +28,7 @@ use crate::problem::Problem;
 use crate::state::AppState;
 
 /// Largest request body, bytes.
-const BODY_LIMIT: usize = 64 * 1024;
+pub(crate) const BODY_LIMIT: usize = 64 * 1024;
 
 #[derive(OpenApi)]
 #[openapi(

@@ -1,11 +1,11 @@
 //! Node groups and their workers.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 
-use super::extract::{Body, IdempotencyKey, IfMatch, etag};
+use super::extract::{Body, IdempotencyKey, IfMatch, Path, etag};
 use crate::actions::node_groups as actions;
 use crate::identity::Caller;
 use crate::input::node_group::{NewNodeGroup, ScaleNodeGroup};

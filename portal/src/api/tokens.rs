@@ -1,10 +1,10 @@
 //! API tokens.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 
-use super::extract::Body;
+use super::extract::{Body, Path};
 use crate::actions::tokens as actions;
 use crate::actions::tokens::{MintedToken, NewToken};
 use crate::identity::Caller;
@@ -25,7 +25,7 @@ pub async fn list(
 /// Make a token. Its secret is in this answer and nowhere else.
 #[utoipa::path(post, path = "/api/v1/tokens", tag = "tokens", request_body = NewToken,
     responses((status = 201, body = MintedToken), (status = 401, body = Problem),
-        (status = 409, body = Problem), (status = 422, body = Problem)))]
+        (status = 403, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem)))]
 pub async fn create(
     State(state): State<AppState>,
     caller: Caller,

@@ -3,10 +3,11 @@
 
 use std::sync::LazyLock;
 
-use axum::extract::Path;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
+
+use super::extract::Path;
 
 /// Name, type and content.
 const FILES: &[(&str, &str, &str)] = &[

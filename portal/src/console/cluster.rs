@@ -1,11 +1,11 @@
 //! One cluster: state, workers, events, and what can be done with it.
 
 use askama::Template;
-use axum::Form;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Redirect};
 use serde::Deserialize;
 
+use super::extract::{Form, Path};
 use super::filters;
 use super::page::{self, Page, Shown};
 use super::session::Session;

@@ -1,13 +1,13 @@
 //! The list of clusters, and the form for a new one.
 
 use askama::Template;
-use axum::Form;
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect};
 use marina_db::clusters::ClusterSpec;
 use marina_db::versions::VersionState;
 use serde::Deserialize;
 
+use super::extract::Form;
 use super::filters;
 use super::page::{self, Page, Shown};
 use super::session::Session;

@@ -1,13 +1,13 @@
 //! Signing in and out, and changing one's password.
 
 use askama::Template;
-use axum::Form;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
 use super::assets;
+use super::extract::Form;
 use super::page::{self, Shown};
 use super::session::{self, AnySession, Session};
 use crate::actions::sign_in as passwords;

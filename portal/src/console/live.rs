@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
 use futures::{Stream, stream};
 use tokio::sync::watch;
 
+use super::extract::Path;
 use super::session::Session;
 use super::{cluster as cluster_page, clusters as clusters_page};
 use crate::problem::Problem;

@@ -13,6 +13,7 @@ mod assets;
 mod cluster;
 mod clusters;
 mod door;
+mod extract;
 mod filters;
 mod live;
 mod page;
@@ -20,12 +21,13 @@ mod session;
 mod tokens;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 
+use crate::api::BODY_LIMIT;
 use crate::problem::Problem;
 use crate::state::AppState;
 
@@ -56,6 +58,7 @@ pub(crate) fn router(state: AppState) -> Router {
         .route("/tokens/{token}/revoke", post(tokens::revoke))
         .route("/assets/{hash}/{name}", get(assets::get))
         .fallback(|| async { page::error(Problem::not_found("There is no such page.")) })
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(middleware::from_fn(guard))
         .with_state(state)
 }

@@ -117,6 +117,7 @@ async fn load(parts: &Parts, state: &AppState) -> Result<Session, NoSession> {
         org,
         role: membership.role,
         scope: TokenScope::Write,
+        expires_ms: None,
         remote: remote(parts),
     };
     Ok(Session { id: stored.id, csrf: stored.csrf_secret, caller })
