@@ -263,8 +263,9 @@ fn mac(vpc: Ipv4Net, address: Ipv4Addr) -> String {
     format!("52:54:00:{a:02x}:{b:02x}:{c:02x}")
 }
 
-/// Checks intent that the planner relies on; what is wrong is the cluster's message.
-pub(crate) fn vpc_of(cluster: &Cluster) -> anyhow::Result<Ipv4Net> {
+/// The ranges of workers and of pods. Checks what the planner relies on; what is wrong is the
+/// cluster's message.
+pub(crate) fn ranges_of(cluster: &Cluster) -> anyhow::Result<(Ipv4Net, Ipv4Net)> {
     let net = |text: &str| text.parse::<Ipv4Net>().with_context(|| format!("CIDR {text:?}"));
     let (vpc, pods, services) = (
         net(&cluster.spec.vpc_cidr)?,
@@ -279,7 +280,7 @@ pub(crate) fn vpc_of(cluster: &Cluster) -> anyhow::Result<Ipv4Net> {
     if vpc.prefix_len() > 22 {
         bail!("VPC CIDR {vpc} is smaller than /22");
     }
-    Ok(vpc)
+    Ok((vpc, pods))
 }
 
 fn kind_to_db(kind: plan::MemberKind) -> MemberKind {

@@ -214,6 +214,7 @@ fn controller_manager(
     member: &Member,
 ) -> anyhow::Result<(Vec<String>, pb::Health)> {
     let secure = port(member, "secure")?;
+    let pods: Ipv4Net = cluster.spec.pod_cidr.parse().context("pod CIDR")?;
     let args = args([
         ("kubeconfig", config("kubeconfig")),
         ("authentication-kubeconfig", config("kubeconfig")),
@@ -222,7 +223,8 @@ fn controller_manager(
         ("root-ca-file", config("ca.crt")),
         ("cluster-signing-cert-file", config("ca.crt")),
         ("cluster-signing-key-file", config("ca.key")),
-        ("cluster-cidr", cluster.spec.pod_cidr.clone()),
+        ("cluster-cidr", pods.to_string()),
+        ("node-cidr-mask-size", provisioner_plan::node_mask(pods).to_string()),
         ("service-cluster-ip-range", cluster.spec.service_cidr.clone()),
         ("allocate-node-cidrs", "true".to_owned()),
         ("use-service-account-credentials", "true".to_owned()),

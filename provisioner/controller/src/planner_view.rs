@@ -22,11 +22,12 @@ pub(crate) fn intent(region: &Region) -> (plan::Intent, Vec<(String, String)>) {
     let mut wrong = Vec::new();
     let mut clusters = Vec::new();
     for cluster in &region.clusters {
-        match execute::vpc_of(cluster) {
-            Ok(vpc_cidr) => clusters.push(cluster_intent(region, cluster, vpc_cidr)),
+        match execute::ranges_of(cluster) {
+            Ok((vpc, pods)) => clusters.push(cluster_intent(region, cluster, vpc, pods)),
             // It still can be deleted: nothing of it was ever made.
             Err(_) if cluster.deletion_requested_ms.is_some() => {
-                clusters.push(cluster_intent(region, cluster, ipnet::Ipv4Net::default()));
+                let none = ipnet::Ipv4Net::default();
+                clusters.push(cluster_intent(region, cluster, none, none));
             }
             Err(error) => wrong.push((cluster.id.to_string(), format!("{error:#}."))),
         }
@@ -38,6 +39,7 @@ fn cluster_intent(
     region: &Region,
     cluster: &Cluster,
     vpc_cidr: ipnet::Ipv4Net,
+    pod_cidr: ipnet::Ipv4Net,
 ) -> plan::ClusterIntent {
     let groups = region.groups.iter().filter(|group| group.cluster_id == cluster.id);
     plan::ClusterIntent {
@@ -47,6 +49,7 @@ fn cluster_intent(
         created_ms: cluster.created_ms,
         deleting: cluster.deletion_requested_ms.is_some(),
         vpc_cidr,
+        pod_cidr,
         groups: groups.map(group_intent).collect(),
     }
 }

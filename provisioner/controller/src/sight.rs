@@ -126,6 +126,11 @@ fn node_report(node: &Node, state: &pb::ClusterState) -> Option<NodeReport> {
     if worker_sight == plan::WorkerSight::Pending && node.phase != NodePhase::Pending {
         return None;
     }
+    // An agent that has just started knows no Nodes while their API server is down.
+    let ended = matches!(worker_sight, plan::WorkerSight::Exited | plan::WorkerSight::Broken);
+    if node.joined && !state.nodes_known && !ended {
+        return None;
+    }
     let node_sight = match seen {
         None => plan::NodeSight::Absent,
         Some(seen) if seen.ready => plan::NodeSight::Ready,
@@ -196,5 +201,56 @@ pub(crate) fn from_db(phase: NodePhase) -> plan::NodePhase {
         NodePhase::Exited => plan::NodePhase::Exited,
         NodePhase::Failed => plan::NodePhase::Failed,
         NodePhase::Deleting => plan::NodePhase::Deleting,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn joined() -> Node {
+        Node {
+            id: "n-1".into(),
+            cluster_id: "c-1".into(),
+            group_id: "g-1".into(),
+            name: "w-1".to_owned(),
+            host_id: "h-1".into(),
+            address: "10.0.1.1".to_owned(),
+            mac: String::new(),
+            driver: marina_db::clusters::Driver::Sandbox,
+            vcpus: 1,
+            memory_mib: 1024,
+            disk_gib: 10,
+            phase: NodePhase::Ready,
+            joined: true,
+            ready: true,
+            message: String::new(),
+            phase_since_ms: 0,
+            created_ms: 0,
+            deletion_requested_ms: None,
+            deletion_reason: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_node_is_gone_only_when_nodes_are_known() {
+        let state = |phase: pb::WorkerPhase, nodes_known| pb::ClusterState {
+            workers: vec![pb::WorkerState {
+                id: "n-1".to_owned(),
+                phase: phase.into(),
+                message: String::new(),
+            }],
+            nodes_known,
+            ..pb::ClusterState::default()
+        };
+        let report = |phase, known| node_report(&joined(), &state(phase, known));
+        assert!(report(pb::WorkerPhase::Running, false).is_none());
+        let gone = report(pb::WorkerPhase::Running, true).unwrap();
+        assert_eq!(
+            (gone.phase, gone.message.as_str()),
+            (NodePhase::NotReady, "Its Node object is gone.")
+        );
+        let exited = report(pb::WorkerPhase::Exited, false).unwrap();
+        assert_eq!(exited.phase, NodePhase::Exited);
     }
 }

@@ -67,5 +67,5 @@ pub(crate) fn user_data(
 }
 
 fn execute_prefix(cluster: &Cluster) -> anyhow::Result<u8> {
-    Ok(crate::execute::vpc_of(cluster)?.prefix_len())
+    Ok(crate::execute::ranges_of(cluster)?.0.prefix_len())
 }

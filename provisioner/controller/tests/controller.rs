@@ -124,6 +124,7 @@ fn cluster_state(cluster: &pb::Cluster, faults: &Faults) -> pb::ClusterState {
                 message: String::new(),
             })
             .collect(),
+        nodes_known: true,
         ..pb::ClusterState::default()
     }
 }

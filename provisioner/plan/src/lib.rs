@@ -26,6 +26,7 @@ mod control_plane;
 mod model;
 mod node_groups;
 mod node_phase;
+mod pod_networks;
 mod room;
 mod status;
 
@@ -35,6 +36,7 @@ pub use model::{
     MemberState, NodePhase, NodeSeen, Observed, Size,
 };
 pub use node_phase::{NodeSight, WorkerSight, node_phase, phase_event};
+pub use pod_networks::node_mask;
 pub use status::{ClusterStatus, GroupStatus, Phase, Step, StepState};
 
 use room::Room;

@@ -26,6 +26,8 @@ pub struct ClusterIntent {
     pub deleting: bool,
     /// Addresses of workers.
     pub vpc_cidr: ipnet::Ipv4Net,
+    /// Addresses of pods: each worker gets a network out of it.
+    pub pod_cidr: ipnet::Ipv4Net,
     /// Its node groups.
     pub groups: Vec<GroupIntent>,
 }

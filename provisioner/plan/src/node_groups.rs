@@ -9,6 +9,7 @@ use crate::{
         ClusterIntent, ClusterSeen, GroupIntent, MemberKind, MemberState, NodePhase, NodeSeen,
         Observed,
     },
+    pod_networks,
     room::Room,
     status::GroupStatus,
 };
@@ -147,13 +148,19 @@ fn scale_up(
         Action::CreateNode { cluster: of, address, .. } if *of == cluster.id => Some(*address),
         _ => None,
     }));
+    let networks = pod_networks::free(cluster, seen, actions);
     for made in 0..missing {
+        let lacking = |why: &str| {
+            format!("{} of {} workers cannot be made: {why}.", missing - made, group.desired)
+        };
+        if made == networks {
+            return Some(lacking(&pod_networks::exhausted(cluster)));
+        }
         let Some(address) = free_address(cluster, &taken) else {
             return Some(format!("The network {} has no address left.", cluster.vpc_cidr));
         };
         if let Err(why) = room.take_worker(host, &group.driver, group.size) {
-            let lacking = missing - made;
-            return Some(format!("{lacking} of {} workers cannot be made: {why}.", group.desired));
+            return Some(lacking(&why));
         }
         taken.push(address);
         actions.push(Action::CreateNode {

@@ -135,10 +135,16 @@ async fn dispatch(api: Arc<Api>, request: Request) -> Response {
     }
     let path = info.path.as_str();
     let query = Query::parse(request.uri().query());
-    if request.method() != http::Method::GET && request.method() != http::Method::HEAD {
-        return respond::error(&registry::no_resource());
-    }
     let first = path.trim_matches('/').split('/').next().unwrap_or_default();
+    let is_read = matches!(*request.method(), http::Method::GET | http::Method::HEAD);
+    if !is_read {
+        let exists = matches!(first, "healthz" | "livez" | "readyz" | "metrics")
+            || discovery::handle(&api, request.headers(), path).is_some();
+        return respond::error(&match exists {
+            true => registry::method_not_allowed(),
+            false => registry::no_resource(),
+        });
+    }
     match first {
         "healthz" | "livez" | "readyz" => health::handle(api, info.path.clone(), query).await,
         "metrics" => {

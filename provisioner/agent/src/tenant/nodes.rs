@@ -132,7 +132,10 @@ impl View {
 
     fn publish(&self) {
         let nodes: Vec<_> = self.nodes.values().cloned().collect();
-        self.board.cluster(&self.cluster, |state| state.nodes = nodes);
+        self.board.cluster(&self.cluster, |state| {
+            state.nodes = nodes;
+            state.nodes_known = true;
+        });
     }
 }
 

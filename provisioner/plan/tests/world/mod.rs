@@ -28,6 +28,7 @@ impl World {
             ["group", cluster, name, desired, driver, memory] => {
                 self.add_group(cluster, name, number(desired) as usize, driver, number(memory));
             }
+            ["pods", cluster, cidr] => self.cluster(cluster).pod_cidr = cidr.parse().unwrap(),
             ["scale", cluster, name, desired] => {
                 let group = self.group(cluster, name);
                 group.desired = number(desired) as usize;
@@ -76,6 +77,7 @@ impl World {
             created_ms: self.observed.now_ms,
             deleting: false,
             vpc_cidr: "10.0.0.0/16".parse().unwrap(),
+            pod_cidr: "10.244.0.0/16".parse().unwrap(),
             groups: Vec::new(),
         });
         self.observed.clusters.insert(name.to_owned(), ClusterSeen::default());

@@ -11,6 +11,9 @@ use super::{Request, media};
 pub const MAX_BODY: usize = 3 * 1024 * 1024;
 /// Longest time that a body may take.
 const READ_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+/// So much more of a body that is too large is taken and thrown away, bytes: a client that still
+/// sends must not be cut off before it has read the answer.
+const MAX_DRAIN: usize = 64 * 1024 * 1024;
 /// What a YAML body may expand to, bytes.
 const MAX_YAML_EXPANSION: usize = 8 * 1024 * 1024;
 
@@ -41,6 +44,7 @@ async fn read_whole(request: &mut Request) -> Result<Bytes, Status> {
             .map_err(|e| Status::bad_request(format!("reading the request body failed: {e}")))?;
         let Ok(data) = frame.into_data() else { continue };
         if whole.len() + data.len() > MAX_BODY {
+            tokio::spawn(tokio::time::timeout(READ_TIMEOUT, drain(body)));
             return Err(Status::new(
                 Reason::RequestEntityTooLarge,
                 format!("Request entity too large: limit is {MAX_BODY}"),
@@ -49,6 +53,18 @@ async fn read_whole(request: &mut Request) -> Result<Bytes, Status> {
         whole.extend_from_slice(&data);
     }
     Ok(whole.freeze())
+}
+
+/// Keeps the stream open while the answer is on its way.
+async fn drain(mut body: streaming::body::Body) {
+    let mut left = MAX_DRAIN;
+    while let Some(Ok(frame)) = body.frame().await {
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        match left.checked_sub(length) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
 }
 
 /// The notation of the body; 415 for unknown ones.
@@ -160,5 +176,33 @@ mod tests {
             yaml.ends_with("(61706956657273696f6e3a2076310a6b696e643a20506f640a6d65746164 ...)")
         );
         assert!(said(b"{\"a\":").ends_with("({\"a\":)") && said(b"").ends_with("(<empty>)"));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_sends_too_much_over_http2_reads_why_it_is_refused() {
+        use http_body_util::Full;
+        use hyper_util::rt::{TokioExecutor, TokioIo};
+
+        let (near, far) = tokio::io::duplex(16 * 1024);
+        let answer = |request: http::Request<hyper::body::Incoming>| async move {
+            let mut request = request.map(streaming::body::boxed);
+            let status = read(&mut request).await.unwrap_err();
+            Ok::<_, std::convert::Infallible>(crate::http::respond::error(&status))
+        };
+        let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let service = hyper::service::service_fn(answer);
+        tokio::spawn(server.serve_connection(TokioIo::new(far), service));
+        let (mut client, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(near))
+                .await
+                .unwrap();
+        tokio::spawn(connection);
+        let body = Full::new(Bytes::from(vec![b' '; 4 * MAX_BODY]));
+        let request = http::Request::post("http://localhost/").body(body).unwrap();
+        let response = client.send_request(request).await.unwrap();
+        assert_eq!(response.status(), 413);
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        let status: Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(status["reason"], "RequestEntityTooLarge");
     }
 }

@@ -134,6 +134,7 @@ async fn dispatch(
     let row =
         table.find(&info.group, &info.version, &info.resource).ok_or_else(no_resource)?.clone();
     check_scope(&row, &info)?;
+    check_names(&info)?;
     let call = Arc::new(Call {
         query: Query::parse(request.uri().query()),
         headers: request.headers().clone(),
@@ -176,15 +177,35 @@ fn check_scope(row: &Row, info: &RequestInfo) -> Result<(), Status> {
         (false, false) => is_namespace,
         (true, false) => true,
         // Across namespaces one can read, and post reviews nowhere.
-        (true, true) => {
-            matches!(info.verb.as_str(), "list" | "watch" | "deletecollection" | "create")
-                && info.subresource.is_empty()
-        }
+        (true, true) => match info.verb.as_str() {
+            "list" | "watch" | "deletecollection" | "create" => info.subresource.is_empty(),
+            _ if info.name.is_empty() => return Err(method_not_allowed()),
+            _ => false,
+        },
     };
     if fits { Ok(()) } else { Err(no_resource()) }
 }
 
-fn method_not_allowed() -> Status {
+/// 400 for names in the path that no object can have.
+fn check_names(info: &RequestInfo) -> Result<(), Status> {
+    // The name of a list comes from a selector, and finds nothing.
+    let is_named = !matches!(info.verb.as_str(), "list" | "watch" | "deletecollection");
+    let name = if is_named { info.name.as_str() } else { "" };
+    for (what, text) in [("Namespace", info.namespace.as_str()), ("Name", name)] {
+        let why = match text {
+            "." | ".." => format!("may not be '{text}'"),
+            _ if text.contains('/') => "may not contain '/'".to_owned(),
+            _ if text.contains('%') => "may not contain '%'".to_owned(),
+            _ if text.contains(char::REPLACEMENT_CHARACTER) => "must be valid UTF-8".to_owned(),
+            _ => continue,
+        };
+        return Err(Status::bad_request(format!("{what} parameter invalid: {text:?}: {why}")));
+    }
+    Ok(())
+}
+
+/// 405 for a path that exists and a method that it does not have.
+pub fn method_not_allowed() -> Status {
     Status::new(
         Reason::MethodNotAllowed,
         "the server does not allow this method on the requested resource",
@@ -238,4 +259,34 @@ pub fn success(details: serde_json::Value) -> Response {
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details,
     });
     respond::json(StatusCode::OK, &body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_no_object_has_are_a_bad_request() {
+        let code = |verb: Method, path: &str| {
+            let info = crate::http::request_info::parse(&verb, &path.parse().unwrap());
+            check_names(&info).map_or_else(|status| status.code, |()| 200)
+        };
+        for path in [
+            "/api/v1/namespaces/%ff/pods",
+            "/api/v1/namespaces/a/pods/%ff",
+            "/api/v1/namespaces/a%2Fb/pods",
+            "/api/v1/namespaces/a/pods/a%25b",
+            "/api/v1/namespaces/a/pods/%2e%2e",
+            "/api/v1/nodes/a%2Fb",
+        ] {
+            assert_eq!(code(Method::GET, path), 400, "{path}");
+        }
+        for path in [
+            "/api/v1/namespaces/a/pods?fieldSelector=metadata.name%3Da%2Fb",
+            "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
+            "/api/v1/namespaces/a/services/https:s:1/proxy/x%2Fy/%ff",
+        ] {
+            assert_eq!(code(Method::GET, path), 200, "{path}");
+        }
+    }
 }

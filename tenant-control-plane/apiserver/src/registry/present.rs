@@ -174,17 +174,31 @@ fn list_as_tree(
     metadata: Value,
     accepted: Accepted,
 ) -> Result<Response, Status> {
-    let objects = found.objects.iter().map(|o| in_version(call, o));
+    let objects: Vec<_> = found.objects.iter().map(|o| in_version(call, o)).collect();
+    tree(call, &objects, metadata, accepted)
+}
+
+/// A list of objects that are not stored.
+pub fn computed(call: &Call, objects: &[Value]) -> Result<Response, Status> {
+    tree(call, objects, json!({}), accepted(call)?)
+}
+
+fn tree(
+    call: &Call,
+    objects: &[Value],
+    metadata: Value,
+    accepted: Accepted,
+) -> Result<Response, Status> {
     let value = match accepted.form {
         Form::Plain => json!({
             "kind": call.row.list_kind, "apiVersion": call.row.api_version(),
-            "metadata": metadata, "items": objects.collect::<Vec<_>>(),
+            "metadata": metadata, "items": objects,
         }),
         Form::Partial => json!({
             "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
-            "metadata": metadata, "items": objects.map(|o| partial(&o)).collect::<Vec<_>>(),
+            "metadata": metadata, "items": objects.iter().map(partial).collect::<Vec<_>>(),
         }),
-        Form::Table => Printer::new(call)?.table(&objects.collect::<Vec<_>>(), metadata, true),
+        Form::Table => Printer::new(call)?.table(objects, metadata, true),
     };
     send(call, StatusCode::OK, &value, accepted.yaml)
 }

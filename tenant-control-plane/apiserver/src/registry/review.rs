@@ -66,12 +66,7 @@ async fn component_status(call: &Arc<Call>) -> Result<Response, Status> {
         "conditions": [condition],
     });
     match call.info.name.as_str() {
-        "" => {
-            let found = json!({
-                "kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {}, "items": [item],
-            });
-            present::value(call, &found, StatusCode::OK)
-        }
+        "" => present::computed(call, &[item]),
         "etcd-0" => {
             present::object(call, item, read::wanted_revision(call)?.unwrap_or(0), StatusCode::OK)
         }

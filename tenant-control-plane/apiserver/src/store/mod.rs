@@ -92,10 +92,17 @@ struct SharedLease {
 pub fn unavailable(status: tonic::Status) -> Status {
     let reason = match status.code() {
         tonic::Code::DeadlineExceeded => Reason::Timeout,
-        tonic::Code::Unavailable | tonic::Code::Cancelled => Reason::ServiceUnavailable,
+        tonic::Code::Unavailable if status.message().contains("timed out") => Reason::Timeout,
+        _ if is_gone(&status) => Reason::ServiceUnavailable,
         _ => Reason::InternalError,
     };
     Status::new(reason, format!("the store did not answer: {}", status.message()))
+}
+
+/// True when the store is not there: it says so, or the connection to it broke.
+fn is_gone(status: &tonic::Status) -> bool {
+    let is_broken = std::error::Error::source(status).is_some();
+    is_broken || matches!(status.code(), tonic::Code::Unavailable | tonic::Code::Cancelled)
 }
 
 impl Store {
@@ -122,7 +129,7 @@ impl Store {
                     let (kvs, more, count) = (response.kvs, response.more, response.count);
                     return Ok(Page { kvs, more, count, revision });
                 }
-                Ok(Err(s)) if s.code() == tonic::Code::Unavailable && attempt < READ_ATTEMPTS => {
+                Ok(Err(status)) if is_gone(&status) && attempt < READ_ATTEMPTS => {
                     attempt += 1;
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -291,6 +298,25 @@ impl Store {
             // Another replica compacted further.
             Err(status) if status.code() == tonic::Code::OutOfRange => Ok(()),
             Err(status) => Err(unavailable(status)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_writes_while_the_store_goes_away_may_try_again() {
+        let broken = tonic::Status::from_error("connection reset".into());
+        for (status, code) in [
+            (broken, 503),
+            (tonic::Status::unavailable("etcdserver: no leader"), 503),
+            (tonic::Status::unavailable("etcdserver: request timed out"), 504),
+            (tonic::Status::deadline_exceeded("request timed out"), 504),
+            (tonic::Status::invalid_argument("etcdserver: key is not provided"), 500),
+        ] {
+            assert_eq!(unavailable(status).code, code);
         }
     }
 }

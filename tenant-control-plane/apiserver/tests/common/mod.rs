@@ -156,6 +156,7 @@ impl Cluster {
         let path = |name: &str| self.dir.path().join(name);
         let mut child = Command::new(env!("CARGO_BIN_EXE_kube-apiserver"))
             .args(["--bind-address", "127.0.0.1", "--secure-port", "0"])
+            .args(["--advertise-address", "192.0.2.1"])
             .args(["--etcd-servers", &format!("http://127.0.0.1:{}", self.etcd.port)])
             .arg("--client-ca-file")
             .arg(path("ca.crt"))

@@ -7,6 +7,7 @@
 
 mod config;
 mod declared;
+mod endpoints;
 mod faults;
 mod fixed;
 mod job;
@@ -47,10 +48,10 @@ impl Schema {
             rules(new, old, &mut faults);
         }
         // What was stored before a rule existed may stay: only a change is checked again.
-        if new.get("spec") != old.get("spec") || new.get("spec").is_none() {
-            self.check(gvk, new, &mut faults);
-        } else {
+        if is_same(gvk, new, old) {
             meta::check(new, &mut faults);
+        } else {
+            self.check(gvk, new, &mut faults);
         }
         finished(faults)
     }
@@ -64,6 +65,16 @@ impl Schema {
             declared::check(self, ty, object, faults);
         }
     }
+}
+
+/// True when nothing changed in what a kind is about.
+fn is_same(gvk: &GroupVersionKind, new: &Value, old: &Value) -> bool {
+    let parts: &[&str] = match (gvk.group.as_str(), gvk.kind.as_str()) {
+        ("", "Endpoints") => &["subsets"],
+        ("discovery.k8s.io", "EndpointSlice") => &["endpoints", "ports"],
+        _ => &["spec"],
+    };
+    new.get(parts[0]).is_some() && parts.iter().all(|part| new.get(part) == old.get(part))
 }
 
 /// One field may break the same rule in the eyes of several checks.
@@ -90,8 +101,8 @@ fn create_rules(group: &str, kind: &str) -> Option<Rules> {
         ("autoscaling", "HorizontalPodAutoscaler") => workload::autoscaler,
         ("policy", "PodDisruptionBudget") => workload::disruption_budget,
         ("", "Service") => service::service,
-        ("", "Endpoints") => service::endpoints,
-        ("discovery.k8s.io", "EndpointSlice") => service::endpoint_slice,
+        ("", "Endpoints") => endpoints::endpoints,
+        ("discovery.k8s.io", "EndpointSlice") => endpoints::endpoint_slice,
         ("networking.k8s.io", "Ingress") => service::ingress,
         ("networking.k8s.io", "NetworkPolicy") => service::network_policy,
         ("", "PersistentVolume") => storage::volume,

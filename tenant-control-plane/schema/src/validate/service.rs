@@ -11,7 +11,8 @@ use super::labels::{check_labels, check_selector};
 use super::pod::{check_port, port_name};
 use super::{At, Faults};
 
-const NOT_AN_ADDRESS: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+pub(super) const NOT_AN_ADDRESS: &str =
+    "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 /// A day in seconds: the longest session affinity.
 const AFFINITY_MAX: i64 = 86_400;
 
@@ -110,66 +111,6 @@ fn service_ports(spec: &Value, kind: &str, at: &At<'_>, faults: &mut Faults) {
             } else {
                 faults.range(&here.field("nodePort"), node, 1, 65535);
             }
-        }
-    }
-}
-
-pub(super) fn endpoints(endpoints: &Value, faults: &mut Faults) {
-    let list = At::new("subsets");
-    for (index, subset) in items(endpoints, "subsets").iter().enumerate() {
-        let here = list.index(index);
-        for kind in ["addresses", "notReadyAddresses"] {
-            for (index, address) in items(subset, kind).iter().enumerate() {
-                if text(address, "ip").parse::<IpAddr>().is_err() {
-                    let addresses = here.field(kind);
-                    let place = addresses.index(index);
-                    faults.invalid(&place.field("ip"), text(address, "ip"), NOT_AN_ADDRESS);
-                }
-            }
-        }
-        let ports = here.field("ports");
-        for (index, port) in items(subset, "ports").iter().enumerate() {
-            let place = ports.index(index);
-            faults.range(&place.field("port"), int(port, "port").unwrap_or_default(), 1, 65535);
-        }
-    }
-}
-
-pub(super) fn endpoint_slice(slice: &Value, faults: &mut Faults) {
-    let kind = text(slice, "addressType");
-    let list = At::new("endpoints");
-    for (index, endpoint) in items(slice, "endpoints").iter().enumerate() {
-        let here = list.index(index);
-        let addresses = here.field("addresses");
-        if items(endpoint, "addresses").is_empty() {
-            faults.required(&addresses, "must contain at least 1 address");
-        }
-        for (index, address) in
-            items(endpoint, "addresses").iter().filter_map(Value::as_str).enumerate()
-        {
-            let parsed = address.parse::<IpAddr>();
-            match (kind, parsed) {
-                ("IPv4", Ok(IpAddr::V4(_))) | ("IPv6", Ok(IpAddr::V6(_))) | ("FQDN", _) => {}
-                ("IPv4", _) => {
-                    faults.invalid(&addresses.index(index), address, "must be a valid IPv4 address")
-                }
-                ("IPv6", _) => {
-                    faults.invalid(&addresses.index(index), address, "must be a valid IPv6 address")
-                }
-                _ => {}
-            }
-        }
-    }
-    let list = At::new("ports");
-    let mut seen = HashSet::new();
-    for (index, port) in items(slice, "ports").iter().enumerate() {
-        let here = list.index(index);
-        let name = text(port, "name");
-        if !name.is_empty() {
-            faults.text(&here.field("name"), name, names::dns1123_label);
-        }
-        if !seen.insert(name) {
-            faults.duplicate(&here.field("name"), name);
         }
     }
 }
