@@ -108,11 +108,8 @@ fn in_call(expression: &mut IdedExpr) {
             wrap(MAKES, expression);
         }
         // The shorter of two values decides how long it takes to compare them.
-        (name, [a, b]) if COMPARISONS.contains(&name) => {
-            if !is_literal(b) {
-                wrap(READS, a);
-            }
-        }
+        (name, [_, b]) if COMPARISONS.contains(&name) && is_literal(b) => {}
+        (name, [a, _]) if COMPARISONS.contains(&name) => wrap(READS, a),
         (operators::IN, [_, list]) => wrap(READS, list),
         ("size", of) => target.chain(of).for_each(|of| wrap(GLANCES, of)),
         (name, _) if heavy::is_heavy(name) => {
