@@ -95,7 +95,7 @@ pub async fn create(
     let offered = versions.iter().filter(|version| version.state == VersionState::Offered);
     let names: Vec<String> = offered.clone().map(|version| version.name.clone()).collect();
     let default =
-        offered.clone().find(|version| version.is_default).or_else(|| offered.clone().last());
+        offered.clone().find(|version| version.is_default).or_else(|| offered.clone().next_back());
     let default = default.map(|version| version.name.clone()).unwrap_or_default();
     let spec = new.check(&names, &default).map_err(Problem::invalid)?;
 

@@ -9,7 +9,7 @@ use provisioner_api::pb;
 pub fn capacity(data_dir: &Path, ports: (u16, u16)) -> pb::Capacity {
     let vcpus = std::thread::available_parallelism().map_or(1, |count| count.get());
     let disk_free_gib = statvfs(data_dir)
-        .map(|stat| stat.blocks_available() as u64 * stat.fragment_size() as u64 >> 30)
+        .map(|stat| (stat.blocks_available() * stat.fragment_size()) >> 30)
         .unwrap_or(0);
     pb::Capacity {
         vcpus: u32::try_from(vcpus).unwrap_or(u32::MAX),

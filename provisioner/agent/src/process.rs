@@ -144,10 +144,10 @@ impl Running {
 
     /// Sends a signal. A process that has ended is no error.
     pub fn signal(&self, signal: Signal) {
-        if let Err(error) = pidfd_send_signal(self.pidfd.get_ref(), signal) {
-            if error.raw_os_error() != Some(libc::ESRCH) {
-                tracing::warn!(pid = self.pid, %error, "cannot signal a process");
-            }
+        if let Err(error) = pidfd_send_signal(self.pidfd.get_ref(), signal)
+            && error.raw_os_error() != Some(libc::ESRCH)
+        {
+            tracing::warn!(pid = self.pid, %error, "cannot signal a process");
         }
     }
 }

@@ -238,5 +238,6 @@ fn memory_mib() -> Option<u64> {
 
 fn disk_free_gib(dir: &Path) -> Option<u64> {
     let stat = nix::sys::statvfs::statvfs(dir).ok()?;
-    Some((u128::from(stat.blocks_available()) * u128::from(stat.fragment_size()) >> 30) as u64)
+    let bytes = u128::from(stat.blocks_available()) * u128::from(stat.fragment_size());
+    Some((bytes >> 30) as u64)
 }
