@@ -46,7 +46,7 @@ pub(crate) fn check_generation(expected: Option<i64>, actual: i64) -> Result<(),
     }
 }
 
-/// The answer to a creation that is sent again with its idempotency key, after what it made is gone.
+/// The answer to a creation that is sent again with its idempotency key after what it made is gone.
 pub(crate) fn made_and_deleted(noun: &str, id: &str) -> Problem {
     Problem::conflict(format!(
         "This Idempotency-Key made {noun} {id}, which was deleted since. Use a new key to make \

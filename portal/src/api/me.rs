@@ -24,7 +24,8 @@ pub struct SignIn {
     /// A new password; needed when the present one is a one-time password.
     #[schema(format = Password)]
     pub new_password: Option<String>,
-    /// Name of the token that is made, 1 to 60 characters. A token of the same name is replaced. Default: `cli`.
+    /// Name of the token that is made, 1 to 60 characters. A token of the same name is replaced.
+    /// Default: `cli`.
     pub token_name: Option<String>,
 }
 
