@@ -1,4 +1,5 @@
 //! The nouns, through the typed interface only.
+#![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
 

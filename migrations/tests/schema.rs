@@ -1,4 +1,5 @@
 //! Migrations prove themselves: twice is once, and together they make the recorded schema.
+#![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
 //! The REST API in one process, on a database of its own.
+#![allow(clippy::unwrap_used)]
 
 use axum::Router;
 use axum::body::Body;

@@ -1,4 +1,5 @@
 //! The console's pages and forms, in one process.
+#![allow(clippy::unwrap_used)]
 
 use axum::Router;
 use axum::body::Body;

@@ -1,5 +1,6 @@
 //! The real nftables accepts every text that we write. Needs root and nftables; each test has a
 //! network namespace of its own, which ends with it.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 use std::io::Write;

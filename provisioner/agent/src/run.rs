@@ -161,13 +161,16 @@ async fn measure(config: Arc<AgentConfig>, board: Board) {
     }
 }
 
+/// What a cluster's task is told to keep up.
+type Wanted = watch::Sender<Option<Arc<pb::Cluster>>>;
+
 /// The clusters on this host.
 struct Clusters {
     config: Arc<AgentConfig>,
     board: Board,
     table: WorkerTable,
     routes: Routes,
-    running: BTreeMap<String, (watch::Sender<Option<Arc<pb::Cluster>>>, JoinHandle<()>)>,
+    running: BTreeMap<String, (Wanted, JoinHandle<()>)>,
 }
 
 impl Clusters {

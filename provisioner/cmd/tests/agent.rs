@@ -1,6 +1,7 @@
 //! A real agent process with small fake members: supervision, adoption, isolation, removal.
 //!
 //! Needs root (user ids, namespaces, control groups); without it there is nothing to test.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     collections::BTreeMap,

@@ -1,5 +1,6 @@
 //! The controller against a fake agent that makes everything so at once: from a row in the
 //! database to a ready cluster, workers, replacement and deletion.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     net::{IpAddr, Ipv4Addr},

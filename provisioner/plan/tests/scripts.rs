@@ -1,6 +1,7 @@
 //! Scripts of what happens, beside the plans that must follow (`tests/scripts/*.in`, `*.out`).
 //!
 //! To add one: write a new `.in` file, run with `UPDATE_SCRIPTS=1`, and read what was planned.
+#![allow(clippy::unwrap_used)]
 
 mod checker;
 mod world;

@@ -1,4 +1,5 @@
 //! RBAC, the Node authorizer, escalation and reviews on the default policy.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

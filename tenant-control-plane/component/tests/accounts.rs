@@ -1,5 +1,6 @@
 //! Clients that act as ServiceAccounts, against an API server that issues, forgets and refuses
 //! tokens: every request gets through with a token that is good at that moment.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;

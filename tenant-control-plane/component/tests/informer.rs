@@ -1,5 +1,6 @@
 //! An informer against an API server that forgets: whatever the server answers to a watch, the cache
 //! ends up with what the server has.
+#![allow(clippy::unwrap_used)]
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,5 @@
 //! Objects as people write them pass every check, unchanged by a second round of defaults.
+#![allow(clippy::unwrap_used)]
 
 use machinery::GroupVersionKind;
 use schema::Schema;

@@ -1,4 +1,5 @@
 //! Clients → [`streaming::forward`] → a kubelet of the test's own, over real sockets.
+#![allow(clippy::unwrap_used)]
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -1,4 +1,5 @@
 //! The first cluster in a real browser, from the one-time password to the deletion.
+#![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
 

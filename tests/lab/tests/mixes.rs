@@ -2,6 +2,7 @@
 //! body and the same dozen of upstream's tests for every mix.
 //!
 //! Needs root and upstream's programs: `cargo xtask upstream`, then `cargo xtask test`.
+#![allow(clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
 

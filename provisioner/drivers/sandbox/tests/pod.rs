@@ -1,5 +1,6 @@
 //! A pod on a sandbox worker by way of CRI, as the kubelet makes one: network, limits, scores, exec
 //! and metrics of the image that was baked. Needs root and `MARINA_IMAGE_DIR`.
+#![allow(clippy::unwrap_used)]
 
 #[path = "../../local/tests/harness/mod.rs"]
 mod harness;

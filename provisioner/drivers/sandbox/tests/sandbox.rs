@@ -1,4 +1,5 @@
 //! A sandbox worker from Ensure to Delete, with a real image. Needs root and `MARINA_IMAGE_DIR`.
+#![allow(clippy::unwrap_used)]
 
 #[path = "../../local/tests/harness/mod.rs"]
 mod harness;

@@ -1,4 +1,5 @@
 //! A region in memory: carries actions out as the controller and the agents would, when told to.
+#![allow(clippy::unwrap_used)]
 
 mod print;
 

@@ -2,7 +2,7 @@
 //! workers in, and waiting for a level.
 //!
 //! They need root, and the image that `cargo xtask image` bakes, named by `MARINA_IMAGE_DIR`.
-
+#![allow(clippy::unwrap_used)]
 // Each test program uses a part of it.
 #![allow(dead_code)]
 
