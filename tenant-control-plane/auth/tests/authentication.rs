@@ -6,55 +6,17 @@ use std::sync::Arc;
 
 use auth::token::{Issuer, IssuerConfig, KeySet, SigningKey};
 use auth::{
-    AuthConfig, Authenticator, Authorizer, AuthorizerConfig, RequestHeaderConfig,
-    ServiceAccountConfig, bootstrap_policy, impersonation,
+    AuthConfig, Authenticator, Authorizer, AuthorizerConfig, ServiceAccountConfig,
+    bootstrap_policy, impersonation,
 };
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use http::{HeaderMap, HeaderName, HeaderValue};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair,
-};
-use rustls_pki_types::CertificateDer;
+use http::HeaderMap;
+use rcgen::KeyPair;
 use serde_json::{Value, json};
-use support::{Objects, user};
+use support::{Objects, headers, user};
 
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
-
-fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
-    let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-}
-
-fn certificate(
-    authority: &CertifiedIssuer<'static, KeyPair>,
-    name: &str,
-    groups: &[&str],
-    usage: ExtendedKeyUsagePurpose,
-) -> CertificateDer<'static> {
-    let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, name);
-    // The builder keeps one value per type; the same type by its number makes room for another.
-    let types = [DnType::OrganizationName, DnType::CustomDnType(vec![2, 5, 4, 10])];
-    for (group, dn_type) in groups.iter().zip(types) {
-        params.distinguished_name.push(dn_type, *group);
-    }
-    params.extended_key_usages = vec![usage];
-    let key = KeyPair::generate().unwrap();
-    params.signed_by(&key, authority).unwrap().der().clone()
-}
-
-fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
-    let mut map = HeaderMap::new();
-    for (name, value) in pairs {
-        let name: HeaderName = name.parse().unwrap();
-        map.append(name, HeaderValue::from_str(value).unwrap());
-    }
-    map
-}
 
 fn bearer(token: &str) -> HeaderMap {
     headers(&[("authorization", &format!("Bearer {token}"))])
@@ -74,62 +36,6 @@ fn a_token_of_the_file_names_its_user_before_any_other_authenticator_is_asked() 
     let damaged =
         AuthConfig { token_file: Some("admin-token,admin\n".into()), ..Default::default() };
     assert!(Authenticator::new(damaged, Arc::new(Objects::default())).is_err());
-}
-
-#[test]
-fn a_certificate_names_user_and_group_only_when_the_right_authority_signed_it() {
-    let (clients, proxies, other) = (authority("a"), authority("b"), authority("c"));
-    let config = AuthConfig {
-        anonymous: true,
-        client_ca_pem: Some(clients.pem().into_bytes()),
-        request_header: Some(RequestHeaderConfig {
-            client_ca_pem: proxies.pem().into_bytes(),
-            allowed_names: vec!["front-proxy".into()],
-            username_headers: vec!["X-Remote-User".into()],
-            group_headers: vec!["X-Remote-Group".into()],
-            extra_header_prefixes: vec!["X-Remote-Extra-".into()],
-            ..RequestHeaderConfig::default()
-        }),
-        ..AuthConfig::default()
-    };
-    let authenticator = Authenticator::new(config, Arc::new(Objects::default())).unwrap();
-    let client = ExtendedKeyUsagePurpose::ClientAuth;
-    let none = HeaderMap::new();
-
-    let jane = certificate(&clients, "jane", &["dev", "ops"], client.clone());
-    for _ in 0..2 {
-        let found = authenticator.authenticate(&none, &[jane.clone()]).unwrap().unwrap();
-        assert_eq!(found.name, "jane");
-        assert_eq!(found.groups, ["dev", "ops", "system:authenticated"]);
-    }
-    let server = certificate(&clients, "jane", &[], ExtendedKeyUsagePurpose::ServerAuth);
-    let foreign = certificate(&other, "jane", &[], client.clone());
-    let nameless = certificate(&clients, "", &["system:masters"], client.clone());
-    for refused in [server, foreign, nameless] {
-        assert_eq!(authenticator.authenticate(&none, &[refused]).unwrap_err().code, 401);
-    }
-
-    let anonymous = authenticator.authenticate(&none, &[]).unwrap().unwrap();
-    assert_eq!(anonymous.name, "system:anonymous");
-
-    let remote = headers(&[
-        ("x-remote-user", "bob"),
-        ("x-remote-group", "one"),
-        ("x-remote-group", "two"),
-        ("x-remote-extra-acme.com%2fproject", "p"),
-    ]);
-    let proxy = certificate(&proxies, "front-proxy", &[], client.clone());
-    let found = authenticator.authenticate(&remote, &[proxy]).unwrap().unwrap();
-    assert_eq!((found.name.as_str(), found.groups.len()), ("bob", 3));
-    assert_eq!(found.extra["acme.com/project"], ["p"]);
-    // A client cannot pass itself off as a proxy, nor a proxy as a client.
-    let found = authenticator.authenticate(&remote, &[jane]).unwrap().unwrap();
-    assert_eq!(found.name, "jane");
-    for name in ["front-proxy", "stranger"] {
-        let proxy = certificate(&proxies, name, &["system:masters"], client.clone());
-        let headers = if name == "stranger" { &remote } else { &none };
-        assert_eq!(authenticator.authenticate(headers, &[proxy]).unwrap_err().code, 401);
-    }
 }
 
 fn signing_key() -> SigningKey {
