@@ -238,7 +238,7 @@ mod tests {
             workers: vec![pb::WorkerState {
                 id: "n-1".to_owned(),
                 phase: phase.into(),
-                message: String::new(),
+                ..pb::WorkerState::default()
             }],
             nodes_known,
             ..pb::ClusterState::default()

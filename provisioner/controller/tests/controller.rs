@@ -112,8 +112,8 @@ fn cluster_state(cluster: &pb::Cluster, faults: &Faults) -> pb::ClusterState {
                     true => pb::WorkerPhase::Exited,
                     false => pb::WorkerPhase::Running,
                 };
-                let id = worker.id.clone();
-                pb::WorkerState { id, phase: phase.into(), message: String::new() }
+                let (id, node_name) = (worker.id.clone(), worker.node_name.clone());
+                pb::WorkerState { id, phase: phase.into(), message: String::new(), node_name }
             })
             .collect(),
         nodes: cluster

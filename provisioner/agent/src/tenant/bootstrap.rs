@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::{
     client::TenantClient,
+    drain,
     objects::{self, Object, Settings, TOKEN_LABEL},
 };
 use crate::board::Board;
@@ -37,7 +38,7 @@ pub async fn keep(
     let mut quiet = false;
     loop {
         let bootstrap = Arc::clone(&desired.borrow_and_update());
-        let result = apply(&cluster, &client, &bootstrap).await;
+        let result = apply(&cluster, &client, &bootstrap, &board).await;
         let done = result.is_ok();
         let message = result.err().map(|error| format!("{error:#}")).unwrap_or_default();
         if !done && !quiet {
@@ -81,6 +82,7 @@ async fn apply(
     cluster: &str,
     client: &TenantClient,
     bootstrap: &pb::Bootstrap,
+    board: &Board,
 ) -> anyhow::Result<()> {
     let settings =
         Settings { dns_ip: bootstrap.dns_ip.clone(), dns_domain: bootstrap.dns_domain.clone() };
@@ -91,7 +93,7 @@ async fn apply(
         ensure(client, object).await?;
     }
     remove_old_tokens(client, bootstrap).await.context("bootstrap tokens")?;
-    remove_stale_nodes(cluster, client, bootstrap).await
+    remove_stale_nodes(cluster, client, bootstrap, board).await
 }
 
 /// Creates the object, or replaces it when what is wanted is not what was last applied.
@@ -161,11 +163,13 @@ async fn remove_old_tokens(client: &TenantClient, bootstrap: &pb::Bootstrap) -> 
     Ok(())
 }
 
-/// Only Nodes with this cluster's provider id are Marina's to delete.
+/// Only Nodes with this cluster's provider id are Marina's to delete. One whose worker still runs
+/// is emptied first.
 async fn remove_stale_nodes(
     cluster: &str,
     client: &TenantClient,
     bootstrap: &pb::Bootstrap,
+    board: &Board,
 ) -> anyhow::Result<()> {
     let prefix = provider_id_prefix(cluster);
     let list = client.call(Method::GET, "/api/v1/nodes", None).await?.ok()?;
@@ -173,6 +177,9 @@ async fn remove_stale_nodes(
         let name = node["metadata"]["name"].as_str().unwrap_or_default();
         let ours = node["spec"]["providerID"].as_str().is_some_and(|id| id.starts_with(&prefix));
         if ours && !bootstrap.node_names.iter().any(|wanted| wanted == name) {
+            if runs(cluster, name, board) && !drain::step(client, node).await? {
+                continue;
+            }
             tracing::info!(
                 cluster.id = cluster,
                 node = name,
@@ -182,6 +189,15 @@ async fn remove_stale_nodes(
         }
     }
     Ok(())
+}
+
+/// True when the Node is Ready and its worker is still there.
+fn runs(cluster: &str, node: &str, board: &Board) -> bool {
+    let runs = board.read(cluster, |state| {
+        let is_ready = state.nodes.iter().any(|seen| seen.name == node && seen.ready);
+        is_ready && state.workers.iter().any(|worker| worker.node_name == node)
+    });
+    runs.unwrap_or(false)
 }
 
 async fn delete(client: &TenantClient, path: &str) -> anyhow::Result<()> {

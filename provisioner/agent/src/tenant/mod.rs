@@ -3,5 +3,6 @@
 
 pub mod bootstrap;
 pub mod client;
+pub mod drain;
 pub mod nodes;
 pub mod objects;

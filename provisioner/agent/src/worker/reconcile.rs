@@ -28,6 +28,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 const PROBE_EVERY: Duration = Duration::from_secs(60);
 const PROBE_AGAIN: Duration = Duration::from_secs(3);
+/// So long the pods of a worker that is to go may take to end; see `tenant::drain`.
+const DRAIN: Duration = Duration::from_secs(120);
 /// A worker that the driver could not make is tried again after this.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -44,7 +46,17 @@ pub struct Reconciler {
     /// What the last failed call for a worker said, and when.
     failed: HashMap<String, (Instant, String)>,
     listed: Option<(Instant, Vec<WorkerStatus>)>,
+    /// Workers that were wanted since the agent started.
+    known: HashMap<String, Known>,
     probe_at: Instant,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// Name of its Node.
+    node: String,
+    /// When it was first seen that it is wanted no more.
+    unwanted: Option<Instant>,
 }
 
 /// How a call ended.
@@ -63,6 +75,7 @@ impl Reconciler {
             calls: BTreeMap::new(),
             failed: HashMap::new(),
             listed: None,
+            known: HashMap::new(),
             probe_at: Instant::now(),
         }
     }
@@ -176,6 +189,8 @@ impl Reconciler {
         for cluster in &desired.clusters {
             for worker in cluster.workers.iter().filter(|w| w.driver == driver) {
                 wanted.insert(worker.id.as_str());
+                let known = Known { node: worker.node_name.clone(), unwanted: None };
+                self.known.insert(worker.id.clone(), known);
                 let status = listed.iter().find(|s| s.worker_id == worker.id);
                 let missing = status.is_none_or(|s| s.phase() == Phase::Failed);
                 let retry = self.failed.get(&worker.id).is_none_or(|(at, _)| at.elapsed() > RETRY);
@@ -185,11 +200,28 @@ impl Reconciler {
             }
         }
         for status in &listed {
-            if !wanted.contains(status.worker_id.as_str()) {
+            if !wanted.contains(status.worker_id.as_str()) && !self.drains(desired, status) {
                 self.delete(status, calls);
             }
         }
+        self.known.retain(|worker, _| {
+            wanted.contains(worker.as_str()) || listed.iter().any(|s| s.worker_id == *worker)
+        });
         self.failed.retain(|worker, _| wanted.contains(worker.as_str()));
+    }
+
+    /// True while a worker has to stay for its pods. When they are gone its Node is deleted; a Node
+    /// that is not Ready has no pods to wait for.
+    fn drains(&mut self, desired: &pb::HostDesired, status: &WorkerStatus) -> bool {
+        let cluster = desired.clusters.iter().find(|c| c.id == status.cluster_id);
+        let is_served = cluster.is_some_and(|cluster| cluster.bootstrap.is_some());
+        let Some(known) = self.known.get_mut(&status.worker_id) else { return false };
+        let since = *known.unwanted.get_or_insert_with(Instant::now);
+        let ready = |state: &pb::ClusterState| {
+            state.nodes.iter().any(|node| node.name == known.node && node.ready)
+        };
+        let is_ready = self.board.read(&status.cluster_id, ready).unwrap_or(false);
+        status.phase() == Phase::Running && is_served && is_ready && since.elapsed() < DRAIN
     }
 
     fn ensure(&mut self, cluster: &str, worker: &pb::Worker, calls: &mut JoinSet<CallEnd>) {
@@ -272,6 +304,11 @@ impl Reconciler {
                 id: status.worker_id.clone(),
                 phase: pb::WorkerPhase::Removing.into(),
                 message: "Is being removed.".to_owned(),
+                node_name: self
+                    .known
+                    .get(&status.worker_id)
+                    .map(|known| known.node.clone())
+                    .unwrap_or_default(),
             });
         }
         self.table.publish(&self.driver, view);
@@ -294,6 +331,11 @@ impl Reconciler {
                 None => (pb::WorkerPhase::Pending, String::new()),
             },
         };
-        pb::WorkerState { id: worker.id.clone(), phase: phase.into(), message }
+        pb::WorkerState {
+            id: worker.id.clone(),
+            phase: phase.into(),
+            message,
+            node_name: worker.node_name.clone(),
+        }
     }
 }

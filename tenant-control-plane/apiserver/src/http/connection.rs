@@ -27,7 +27,8 @@ const MAX_STREAMS: u32 = 250;
 pub struct Peer {
     /// Remote address.
     pub address: SocketAddr,
-    /// The verified client certificate chain, leaf first; empty without one.
+    /// The client certificate chain, leaf first; empty without one. The peer holds the leaf's key;
+    /// who signed it is **not verified** yet, so it names nobody.
     pub certificates: Arc<[CertificateDer<'static>]>,
 }
 

@@ -36,7 +36,7 @@ impl Drop for Process {
 }
 
 pub struct Authority {
-    cert: rcgen::Certificate,
+    pub cert: rcgen::Certificate,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -46,7 +46,7 @@ pub struct Leaf {
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -56,7 +56,6 @@ impl Authority {
     }
 
     fn leaf(&self, name: &str, group: &str, server: bool) -> Leaf {
-        let key = KeyPair::generate().unwrap();
         let mut params =
             CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -68,6 +67,11 @@ impl Authority {
             true => ExtendedKeyUsagePurpose::ServerAuth,
             false => ExtendedKeyUsagePurpose::ClientAuth,
         }];
+        self.sign(params)
+    }
+
+    pub fn sign(&self, params: CertificateParams) -> Leaf {
+        let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         Leaf { cert_pem: cert.pem(), key_pem: key.serialize_pem() }
     }
@@ -128,7 +132,7 @@ pub struct Cluster {
     pub dir: tempfile::TempDir,
     pub etcd: Etcd,
     pub servers: Vec<Server>,
-    authority: Authority,
+    pub authority: Authority,
 }
 
 impl Cluster {
@@ -267,7 +271,7 @@ impl Answer {
 }
 
 impl Client {
-    fn new(port: u16, ca: &CertificateDer<'_>, leaf: Option<&Leaf>) -> Self {
+    pub fn new(port: u16, ca: &CertificateDer<'_>, leaf: Option<&Leaf>) -> Self {
         use rustls_pki_types::pem::PemObject;
         let mut roots = rustls::RootCertStore::empty();
         roots.add(ca.clone().into_owned()).unwrap();

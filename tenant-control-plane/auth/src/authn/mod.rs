@@ -79,8 +79,9 @@ impl Authenticator {
     /// The user behind a request, or `None` when it carries no credentials and anonymous requests
     /// are off (to be answered with 401).
     ///
-    /// `peer_certs` is the chain that the TLS layer verified, leaf first; empty without a client
-    /// certificate.
+    /// `peer_certs` is the chain that the peer sent, leaf first; empty without a client certificate.
+    /// The TLS layer has verified that the peer holds the leaf's key. Everything else is verified
+    /// here.
     ///
     /// # Errors
     /// 401 for credentials that are present but not valid.

@@ -1,9 +1,8 @@
 //! Client certificates: common name → user, organizations → groups.
 //!
-//! The TLS layer has verified that the peer holds the key and that some configured authority
-//! signed the chain. Which one is checked again here, because the same TLS layer also accepts
-//! front proxies, whose certificates must name no user. Source: Kubernetes documentation,
-//! "Authenticating: X509 client certificates".
+//! The TLS layer has verified that the peer holds the leaf's key, and nothing else: chain, validity
+//! period and usage are verified here, before anything in the certificate is believed. Source:
+//! Kubernetes documentation, "Authenticating: X509 client certificates".
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

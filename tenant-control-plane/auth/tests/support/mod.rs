@@ -1,9 +1,11 @@
 //! A cache for tests: objects in a map.
+#![allow(dead_code)]
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use machinery::{GroupResource, ObjectSource, RequestInfo, UserInfo};
 use serde_json::Value;
 
@@ -88,4 +90,14 @@ pub fn request(text: &str) -> RequestInfo {
         name,
         ..RequestInfo::default()
     }
+}
+
+/// Headers of a request.
+pub fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in pairs {
+        let name: HeaderName = name.parse().unwrap();
+        map.append(name, HeaderValue::from_str(value).unwrap());
+    }
+    map
 }
