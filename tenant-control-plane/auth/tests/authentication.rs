@@ -39,65 +39,6 @@ fn a_token_of_the_file_names_its_user_before_any_other_authenticator_is_asked() 
     assert!(Authenticator::new(damaged, Arc::new(Objects::default())).is_err());
 }
 
-<<<<<<< HEAD
-#[test]
-fn a_certificate_names_user_and_group_only_when_the_right_authority_signed_it() {
-    let (clients, proxies, other) = (authority("a"), authority("b"), authority("c"));
-    let config = AuthConfig {
-        anonymous: true,
-        client_ca_pem: Some(clients.pem().into_bytes()),
-        request_header: Some(RequestHeaderConfig {
-            client_ca_pem: proxies.pem().into_bytes(),
-            allowed_names: vec!["front-proxy".into()],
-            username_headers: vec!["X-Remote-User".into()],
-            group_headers: vec!["X-Remote-Group".into()],
-            extra_header_prefixes: vec!["X-Remote-Extra-".into()],
-            ..RequestHeaderConfig::default()
-        }),
-        ..AuthConfig::default()
-    };
-    let authenticator = Authenticator::new(config, Arc::new(Objects::default())).unwrap();
-    let client = ExtendedKeyUsagePurpose::ClientAuth;
-    let none = HeaderMap::new();
-
-    let jane = certificate(&clients, "jane", &["dev", "ops"], client.clone());
-    for _ in 0..2 {
-        let found = authenticator.authenticate(&none, std::slice::from_ref(&jane)).unwrap().unwrap();
-        assert_eq!(found.name, "jane");
-        assert_eq!(found.groups, ["dev", "ops", "system:authenticated"]);
-    }
-    let server = certificate(&clients, "jane", &[], ExtendedKeyUsagePurpose::ServerAuth);
-    let foreign = certificate(&other, "jane", &[], client.clone());
-    let nameless = certificate(&clients, "", &["system:masters"], client.clone());
-    for refused in [server, foreign, nameless] {
-        assert_eq!(authenticator.authenticate(&none, &[refused]).unwrap_err().code, 401);
-    }
-
-    let anonymous = authenticator.authenticate(&none, &[]).unwrap().unwrap();
-    assert_eq!(anonymous.name, "system:anonymous");
-
-    let remote = headers(&[
-        ("x-remote-user", "bob"),
-        ("x-remote-group", "one"),
-        ("x-remote-group", "two"),
-        ("x-remote-extra-acme.com%2fproject", "p"),
-    ]);
-    let proxy = certificate(&proxies, "front-proxy", &[], client.clone());
-    let found = authenticator.authenticate(&remote, &[proxy]).unwrap().unwrap();
-    assert_eq!((found.name.as_str(), found.groups.len()), ("bob", 3));
-    assert_eq!(found.extra["acme.com/project"], ["p"]);
-    // A client cannot pass itself off as a proxy, nor a proxy as a client.
-    let found = authenticator.authenticate(&remote, &[jane]).unwrap().unwrap();
-    assert_eq!(found.name, "jane");
-    for name in ["front-proxy", "stranger"] {
-        let proxy = certificate(&proxies, name, &["system:masters"], client.clone());
-        let headers = if name == "stranger" { &remote } else { &none };
-        assert_eq!(authenticator.authenticate(headers, &[proxy]).unwrap_err().code, 401);
-    }
-}
-
-=======
->>>>>>> prov-review
 fn signing_key() -> SigningKey {
     SigningKey::from_pem(KeyPair::generate().unwrap().serialize_pem().as_bytes()).unwrap()
 }
