@@ -55,8 +55,13 @@ async fn a_method_that_a_path_does_not_have_is_not_allowed() {
         let status = c.request(method, path, &[], "").await.expect(405);
         assert_eq!(status["reason"], "MethodNotAllowed", "{method} {path}");
     }
-    for (method, path) in [("DELETE", "/nothing"), ("PATCH", "/api/v1/pods/x"), ("GET", "/api/v9")]
-    {
+    for (method, path) in [
+        ("DELETE", "/nothing"),
+        ("PATCH", "/api/v1/pods/x"),
+        ("GET", "/api/v9"),
+        // A proxy knows every method, and not this pod.
+        ("OPTIONS", "/api/v1/namespaces/default/pods/x/proxy"),
+    ] {
         c.request(method, path, &[], "").await.expect(404);
     }
     c.get("/api/v1/namespaces/%ff/pods").await.expect(400);
