@@ -59,8 +59,11 @@ async fn version_2_follows_the_definitions() {
             .is_object()
     );
 
-    let rename = json!({"spec": definition("v2")["spec"]["versions"]});
-    let rename = json!({"spec": {"versions": rename["spec"]}});
+    // The old version stays, unserved, since objects may be stored in it.
+    let (mut old, mut new) = (definition("v1"), definition("v2"));
+    let (mut old, new) = (old["spec"]["versions"][0].take(), new["spec"]["versions"][0].take());
+    (old["served"], old["storage"]) = (false.into(), false.into());
+    let rename = json!({"spec": {"versions": [new, old]}});
     c.patch(&format!("{DEFINITIONS}/tabs.example.com"), &rename).await.expect(200);
     wait("the new version is published", async || {
         let all = tab().await;
