@@ -1,6 +1,6 @@
 //! Settings, checked.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -73,6 +73,14 @@ fn port_range(text: &str) -> anyhow::Result<(u16, u16)> {
     Ok((first, last))
 }
 
+/// The address from which this machine reaches others.
+fn own_address() -> std::io::Result<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    // Sends nothing; the kernel looks up the route to an address that is there for documentation.
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+    Ok(socket.local_addr()?.ip())
+}
+
 impl Config {
     /// Checks flags.
     pub fn from_flags(flags: Flags) -> anyhow::Result<Self> {
@@ -103,9 +111,11 @@ impl Config {
         );
         let advertise_address = match flags.advertise_address {
             Some(address) => address,
-            // Nobody else reaches it there, and no endpoint may have such an address.
+            // Others do not reach it there, and no endpoint may have such an address.
             None if flags.bind_address.is_unspecified() || flags.bind_address.is_loopback() => {
-                bail!("advertise-address is needed when bind-address is {}", flags.bind_address)
+                own_address().with_context(|| {
+                    format!("advertise-address is needed: bind-address is {}", flags.bind_address)
+                })?
             }
             None => flags.bind_address,
         };

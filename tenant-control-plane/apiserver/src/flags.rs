@@ -15,8 +15,8 @@ pub struct Flags {
     /// Port to serve HTTPS on.
     #[arg(long, default_value_t = 6443)]
     pub secure_port: u16,
-    /// Address under which members of the cluster reach this server. Needed when the bind
-    /// address is 0.0.0.0 or a loopback address; else the default is the bind address.
+    /// Address under which members of the cluster reach this server. By default the bind address,
+    /// or when that is 0.0.0.0 or a loopback address, the one of the default route.
     #[arg(long)]
     pub advertise_address: Option<IpAddr>,
     /// etcd servers, comma-separated URLs.
