@@ -54,7 +54,14 @@ pub fn run(paths: &Paths, args: &Args) -> anyhow::Result<()> {
         let mut e2e = cargo(paths);
         // The whole workspace: another choice of packages would be another choice of features.
         e2e.args(["test", "--workspace", "--no-fail-fast"]);
-        e2e.args(["--test", "console", "--test", "qemu_workers", "--test", "sandbox_workers"]);
+        e2e.args([
+            "--test",
+            "console_in_browser",
+            "--test",
+            "qemu_workers",
+            "--test",
+            "sandbox_workers",
+        ]);
         e2e.env("MARINA_BIN_DIR", paths.bin_dir()).env("CARGO_TARGET_DIR", &paths.target);
         e2e.env("MARINA_IMAGE_DIR", image).env("KUBECTL", &kubectl);
         e2e.args(["--", "--test-threads", "1", "--nocapture"]).args(&args.filter);

@@ -30,6 +30,15 @@ pub fn bytes(code: StatusCode, media_type: &'static str, bytes: impl Into<Bytes>
     response
 }
 
+/// What is asked for is elsewhere.
+pub fn moved(location: &str) -> Response {
+    let mut response = bytes(StatusCode::MOVED_PERMANENTLY, "text/plain", Bytes::new());
+    if let Ok(location) = HeaderValue::from_str(location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
 /// Bytes that are held in several pieces, sent one behind the other without being copied.
 pub fn pieces(media_type: &'static str, pieces: Arc<[Bytes]>) -> Response {
     let length: usize = pieces.iter().map(Bytes::len).sum();

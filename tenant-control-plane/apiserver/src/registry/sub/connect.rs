@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use admission::Operation;
+use http::{Method, header};
 use machinery::{GroupResource, GroupVersionKind, ObjectSource, Reason, Status};
 use serde_json::Value;
 use streaming::kubelet::{self, Streams, percent_encode};
@@ -12,7 +13,7 @@ use streaming::node::{Mode, NodeTarget, Scheme};
 use crate::cache::Caches;
 use crate::hooks::{Subject, connect};
 use crate::http::query::percent_decode;
-use crate::http::{Request, Response};
+use crate::http::{Request, Response, respond};
 use crate::kinds::Action;
 use crate::registry::write::current;
 use crate::registry::{Call, no_resource};
@@ -32,8 +33,23 @@ pub async fn connect(
             target(call, action, &options, query).await?
         }
     };
+    if action == Action::Proxy
+        && let Some(location) = below(call, &request)
+    {
+        return Ok(respond::moved(&location));
+    }
     let client = call.api.node_client.clone();
     Ok(streaming::forward(&client, request, target, mode).await)
+}
+
+/// Where a page at the proxy's own path is to be asked for: its relative links lead nowhere without
+/// the slash at the end.
+fn below(call: &Call, request: &Request) -> Option<String> {
+    let is_page = matches!(*request.method(), Method::GET | Method::HEAD)
+        && !request.headers().contains_key(header::UPGRADE);
+    let is_bare = call.info.remainder.is_empty() && !call.info.path.ends_with('/');
+    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+    (is_page && is_bare).then(|| format!("{}/{query}", request.uri().path()))
 }
 
 /// The options of the connection, as webhooks and policies let it be opened.
