@@ -131,7 +131,7 @@ fn a_chain_that_does_not_verify_is_nobody_and_never_anonymous() {
     let right = signed(&clients, admin());
     let foreign = signed(&other, admin());
     let garbage = CertificateDer::from(vec![0x30, 0x03, 0x02, 0x01, 0x00]);
-    assert_eq!(code(&[right.clone()]), 200);
+    assert_eq!(code(std::slice::from_ref(&right)), 200);
     for chain in [
         vec![within(2020, 2021)],
         vec![within(2200, 2201)],
