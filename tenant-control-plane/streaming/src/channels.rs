@@ -8,7 +8,6 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::SinkExt;
 use futures::stream::SplitSink;
-use machinery::Status;
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -39,7 +38,7 @@ const V1: Protocol = Protocol { close_signal: false, base64: false, status: fals
 const V4: Protocol = Protocol { status: true, ..V1 };
 
 /// The subprotocols, the preferred first. A client that offers none speaks the first version.
-const SUBPROTOCOLS: [(&str, Protocol); 6] = [
+pub(crate) const SUBPROTOCOLS: [(&str, Protocol); 6] = [
     ("v5.channel.k8s.io", Protocol { close_signal: true, ..V4 }),
     ("v4.channel.k8s.io", V4),
     ("v4.base64.channel.k8s.io", Protocol { base64: true, ..V4 }),
@@ -47,23 +46,6 @@ const SUBPROTOCOLS: [(&str, Protocol); 6] = [
     ("base64.channel.k8s.io", Protocol { base64: true, ..V1 }),
     ("", V1),
 ];
-
-/// The one to speak with a client.
-///
-/// # Errors
-/// 400 when none that it offers is known.
-pub(crate) fn chosen(offered: &[String]) -> Result<(&'static str, Protocol), Status> {
-    let is_offered = |name: &str| match name {
-        "" => offered.is_empty(),
-        _ => offered.iter().any(|o| o == name),
-    };
-    SUBPROTOCOLS.iter().copied().find(|(name, _)| is_offered(name)).ok_or_else(|| {
-        let known: Vec<_> = SUBPROTOCOLS.iter().map(|(name, _)| name).collect();
-        Status::bad_request(format!(
-            "unable to upgrade: unsupported WebSocket subprotocols {offered:?}; supported are {known:?}"
-        ))
-    })
-}
 
 /// Channel byte and data of a message; empty for control messages, `None` at the end.
 pub(crate) fn decode(message: Message, protocol: Protocol) -> Option<Bytes> {
@@ -134,18 +116,6 @@ fn failure(status: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_newest_common_version_is_spoken() {
-        let name = |offered: &[&str]| {
-            let offered: Vec<_> = offered.iter().map(|o| (*o).to_owned()).collect();
-            chosen(&offered).map(|(name, _)| name).ok()
-        };
-        assert_eq!(name(&["v4.channel.k8s.io", "v5.channel.k8s.io"]), Some("v5.channel.k8s.io"));
-        assert_eq!(name(&["channel.k8s.io"]), Some("channel.k8s.io"));
-        assert_eq!(name(&[]), Some(""));
-        assert_eq!(name(&["other"]), None);
-    }
 
     #[test]
     fn the_first_version_has_words_for_errors_only() {

@@ -33,17 +33,7 @@ pub(crate) async fn serve(
     mut request: Request<Body>,
     target: &NodeTarget,
 ) -> Result<Response<Body>, Status> {
-    let offered = websocket::offered(request.headers());
-    let is_offered = |name: &str| match name {
-        "" => offered.is_empty(),
-        _ => offered.iter().any(|o| o == name),
-    };
-    let Some((name, base64)) = SUBPROTOCOLS.into_iter().find(|(name, _)| is_offered(name)) else {
-        return Err(Status::bad_request(format!(
-            "unable to upgrade: unsupported WebSocket subprotocols {offered:?}; supported are {:?}",
-            SUBPROTOCOLS.map(|(name, _)| name)
-        )));
-    };
+    let (name, base64) = websocket::choose(request.headers(), &SUBPROTOCOLS)?;
     let accepted = websocket::accept(request.headers(), name)?;
     let method = request.method().clone();
     let mut headers = request.headers().clone();

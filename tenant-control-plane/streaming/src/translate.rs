@@ -43,8 +43,7 @@ pub(crate) async fn serve(
     target: NodeTarget,
     streams: Streams,
 ) -> Result<Response<Body>, Status> {
-    let offered = websocket::offered(request.headers());
-    let (name, protocol) = channels::chosen(&offered)?;
+    let (name, protocol) = websocket::choose(request.headers(), &channels::SUBPROTOCOLS)?;
     let response = websocket::accept(request.headers(), name)?;
     let on_upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {

@@ -47,6 +47,28 @@ pub fn offered(headers: &HeaderMap) -> Vec<String> {
         .collect()
 }
 
+/// The first of the `known` subprotocols that the client of these headers offers; `""` is for a
+/// client that offers none.
+///
+/// # Errors
+/// 400 when there is none.
+pub(crate) fn choose<T: Copy>(
+    headers: &HeaderMap,
+    known: &[(&'static str, T)],
+) -> Result<(&'static str, T), Status> {
+    let offered = offered(headers);
+    let is_offered = |name: &str| match name {
+        "" => offered.is_empty(),
+        _ => offered.iter().any(|o| o == name),
+    };
+    known.iter().copied().find(|(name, _)| is_offered(name)).ok_or_else(|| {
+        let known: Vec<_> = known.iter().map(|(name, _)| name).collect();
+        Status::bad_request(format!(
+            "unable to upgrade: unsupported WebSocket subprotocols {offered:?}; supported are {known:?}"
+        ))
+    })
+}
+
 /// The `101` that accepts the handshake with the chosen subprotocol (none when empty).
 ///
 /// # Errors
@@ -83,4 +105,26 @@ pub(crate) async fn socket(upgraded: Upgraded) -> Socket {
         .max_frame_size(Some(LARGEST_MESSAGE))
         .write_buffer_size(0);
     WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_preferred_subprotocol_of_those_offered_is_chosen() {
+        let known = [("v5", 5), ("v4", 4), ("", 1)];
+        let chosen = |offered: &'static str| {
+            let mut headers = HeaderMap::new();
+            if !offered.is_empty() {
+                let value = HeaderValue::from_static(offered);
+                headers.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
+            }
+            choose(&headers, &known).ok()
+        };
+        assert_eq!(chosen("v4, v5"), Some(("v5", 5)));
+        assert_eq!(chosen("v4"), Some(("v4", 4)));
+        assert_eq!(chosen(""), Some(("", 1)));
+        assert_eq!(chosen("other"), None);
+    }
 }

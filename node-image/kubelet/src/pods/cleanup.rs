@@ -115,19 +115,7 @@ mod tests {
             name: name.into(),
             attempt,
             state,
-            created_at: Default::default(),
-            started_at: None,
-            finished_at: None,
-            exit_code: 0,
-            reason: String::new(),
-            message: String::new(),
-            image: String::new(),
-            image_ref: String::new(),
-            image_id: String::new(),
-            log_path: String::new(),
-            annotations: HashMap::new(),
-            mounts: vec![],
-            resources: None,
+            ..Default::default()
         };
         let sandbox = |id: &str, ready| observe::Sandbox {
             id: id.into(),

@@ -49,15 +49,8 @@ impl World {
             started_at: Some(self.now),
             finished_at: (state == State::Exited).then_some(self.now),
             exit_code,
-            reason: String::new(),
-            message: String::new(),
-            image: String::new(),
-            image_ref: String::new(),
-            image_id: String::new(),
-            log_path: String::new(),
-            annotations: HashMap::new(),
-            mounts: vec![],
             resources,
+            ..Default::default()
         };
         self.runtime.containers.insert(0, container);
         &mut self.runtime.containers[0]

@@ -10,7 +10,7 @@ use super::labels;
 use crate::spec::resize::Settings;
 
 /// What a container is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
     /// Made, not started. Only a kubelet that died in between leaves it; it is made anew.
     Created,
@@ -19,11 +19,12 @@ pub enum State {
     /// Ended; nothing follows.
     Exited,
     /// The runtime lost it.
+    #[default]
     Unknown,
 }
 
 /// One container that the runtime knows.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[allow(missing_docs)]
 pub struct Container {
     pub id: String,

@@ -78,21 +78,9 @@ mod tests {
             id: "c0".into(),
             sandbox_id: "s".into(),
             name: "c".into(),
-            attempt: 0,
             state: State::Running,
-            created_at: Default::default(),
-            started_at: None,
-            finished_at: None,
-            exit_code: 0,
-            reason: String::new(),
-            message: String::new(),
-            image: String::new(),
-            image_ref: String::new(),
-            image_id: String::new(),
-            log_path: String::new(),
-            annotations: Default::default(),
-            mounts: vec![],
             resources: Some(settings.linux()),
+            ..Default::default()
         }
     }
 

@@ -10,19 +10,11 @@ fn container(name: &str, attempt: u32, state: State, exit_code: i32) -> observe:
         name: name.into(),
         attempt,
         state,
-        created_at: Timestamp::UNIX_EPOCH,
         started_at: Some(Timestamp::UNIX_EPOCH),
-        finished_at: None,
         exit_code,
-        reason: String::new(),
-        message: String::new(),
         image: "img:1".into(),
         image_ref: "sha256:1".into(),
-        image_id: String::new(),
-        log_path: String::new(),
-        annotations: HashMap::new(),
-        mounts: vec![],
-        resources: None,
+        ..Default::default()
     }
 }
 
