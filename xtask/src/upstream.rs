@@ -214,7 +214,7 @@ impl Module {
         let mut command = Command::new(go);
         match program {
             Main(..) => command.arg("build"),
-            Test(..) | InPlace(..) => command.args(["test", "-c"]),
+            Test(..) | InPlace(..) => command.args(["test", "-c", "-vet=off"]),
         };
         if !matches!(program, InPlace(..)) {
             command.arg("-trimpath");

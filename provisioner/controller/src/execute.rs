@@ -320,5 +320,7 @@ fn step_to_db(step: &plan::Step) -> Step {
 
 /// Seen states by member id, for the planner.
 pub(crate) fn certificates_until_ms(files: &HashMap<String, MemberFiles>, id: &str) -> Option<i64> {
-    files.get(id).map(|files| files.until.saturating_mul(1000))
+    files
+        .get(id)
+        .map(|files| if files.is_complete() { files.until.saturating_mul(1000) } else { 0 })
 }

@@ -30,6 +30,19 @@ pub(crate) struct MemberFiles {
     pub files: BTreeMap<String, String>,
 }
 
+impl MemberFiles {
+    /// False for an API server of a release that had no certificate for extension API servers: it
+    /// gets new files as if its certificates had ended.
+    pub fn is_complete(&self) -> bool {
+        self.has_front_proxy() || !self.files.contains_key("apiserver.crt")
+    }
+
+    /// Whether there is a certificate for extension API servers.
+    pub fn has_front_proxy(&self) -> bool {
+        self.files.contains_key("front-proxy-client.crt")
+    }
+}
+
 /// The agent's certificate for a tenant.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct AgentAccess {

@@ -12,9 +12,9 @@ use marina_db::{
     members::{Member, MemberKind},
 };
 use provisioner_api::{paths, pb};
-use provisioner_pki::members::ApiServerNames;
+use provisioner_pki::members::{self, ApiServerNames};
 
-use crate::{config::Settings, region::Region};
+use crate::{config::Settings, material::MemberFiles, region::Region};
 
 /// API servers that a certificate is good for: as many as a control plane may ever have.
 const MAX_API_SERVERS: u32 = 5;
@@ -81,7 +81,7 @@ pub(crate) fn spec(
     let files = region.member_files.get(member.id.as_str()).context("member without files")?;
     let (args, health) = match member.kind {
         MemberKind::Etcd => etcd(region, cluster, member)?,
-        MemberKind::ApiServer => api_server(region, settings, cluster, member)?,
+        MemberKind::ApiServer => api_server(region, settings, cluster, member, files)?,
         MemberKind::ControllerManager => controller_manager(cluster, member)?,
         MemberKind::Scheduler => scheduler(member)?,
     };
@@ -167,6 +167,7 @@ fn api_server(
     settings: &Settings,
     cluster: &Cluster,
     member: &Member,
+    files: &MemberFiles,
 ) -> anyhow::Result<(Vec<String>, pb::Health)> {
     let mut stores = Vec::new();
     for etcd in region.members_of(cluster.id.as_str()).filter(|m| m.kind == MemberKind::Etcd) {
@@ -174,7 +175,7 @@ fn api_server(
     }
     let secure = port(member, "secure")?;
     let issuer = format!("https://kubernetes.default.svc.{}", settings.cluster_domain);
-    let args = args([
+    let mut args = args([
         ("bind-address", "127.0.0.1".to_owned()),
         ("secure-port", secure.to_string()),
         ("advertise-address", gateway_address(cluster, member.ordinal)?.to_string()),
@@ -200,6 +201,9 @@ fn api_server(
         ("emulated-version", cluster.spec.version.clone()),
         ("allow-privileged", "true".to_owned()),
     ]);
+    if files.has_front_proxy() {
+        args.extend(front_proxy());
+    }
     // With a certificate: anonymous requests are refused until the default roles exist.
     let mut health = health("https", secure, "/readyz");
     if let Some(access) = region.agent_access.get(cluster.id.as_str()) {
@@ -207,6 +211,19 @@ fn api_server(
         health.key_pem.clone_from(&access.client.key_pem);
     }
     Ok((args, health))
+}
+
+/// How extension API servers know the API server.
+fn front_proxy() -> Vec<String> {
+    args([
+        ("proxy-client-cert-file", config("front-proxy-client.crt")),
+        ("proxy-client-key-file", config("front-proxy-client.key")),
+        ("requestheader-client-ca-file", config("front-proxy-ca.crt")),
+        ("requestheader-allowed-names", members::FRONT_PROXY.to_owned()),
+        ("requestheader-username-headers", "X-Remote-User".to_owned()),
+        ("requestheader-group-headers", "X-Remote-Group".to_owned()),
+        ("requestheader-extra-headers-prefix", "X-Remote-Extra-".to_owned()),
+    ])
 }
 
 fn controller_manager(

@@ -45,8 +45,11 @@ pub fn etcd(pki: &ClusterPki, now_unix: i64) -> Result<Files, PkiError> {
     Ok(files)
 }
 
-/// Files of an API server: `apiserver.*`, `etcd-client.*`, `kubelet-client.*`, `ca.crt`,
-/// `etcd-ca.crt`, `sa.key`, `sa.pub`.
+/// The name by which extension API servers know the API server.
+pub const FRONT_PROXY: &str = "front-proxy-client";
+
+/// Files of an API server: `apiserver.*`, `etcd-client.*`, `kubelet-client.*`,
+/// `front-proxy-client.*`, `ca.crt`, `etcd-ca.crt`, `front-proxy-ca.crt`, `sa.key`, `sa.pub`.
 pub fn api_server(
     pki: &ClusterPki,
     names: &ApiServerNames,
@@ -75,8 +78,11 @@ pub fn api_server(
     let kubelet_client =
         client(&pki.cluster, "kube-apiserver-kubelet-client", Some(ADMIN_GROUP), now_unix)?;
     put(&mut files, "kubelet-client", &kubelet_client);
+    let front_proxy = client(&pki.front_proxy, FRONT_PROXY, None, now_unix)?;
+    put(&mut files, "front-proxy-client", &front_proxy);
     files.insert("ca.crt".to_owned(), pki.cluster.cert_pem.clone());
     files.insert("etcd-ca.crt".to_owned(), pki.etcd.cert_pem.clone());
+    files.insert("front-proxy-ca.crt".to_owned(), pki.front_proxy.cert_pem.clone());
     files.insert("sa.key".to_owned(), pki.service_account_key_pem.clone());
     files.insert("sa.pub".to_owned(), pki.service_account_pub_pem.clone());
     Ok(files)
@@ -150,7 +156,8 @@ mod tests {
         assert_eq!(
             keys(api_server(&pki, &names, now).unwrap()),
             "apiserver.crt apiserver.key ca.crt etcd-ca.crt etcd-client.crt etcd-client.key \
-             kubelet-client.crt kubelet-client.key sa.key sa.pub"
+             front-proxy-ca.crt front-proxy-client.crt front-proxy-client.key kubelet-client.crt \
+             kubelet-client.key sa.key sa.pub"
         );
         let url = "https://127.0.0.1:6443";
         assert_eq!(

@@ -11,6 +11,7 @@ use serde_json::Value;
 use streaming::NodeClient;
 use tokio_util::sync::CancellationToken;
 
+use crate::aggregation::Aggregation;
 use crate::alloc::ServiceAllocator;
 use crate::cache::{Caches, ResourceCache};
 use crate::config::Config;
@@ -49,6 +50,8 @@ pub struct Api {
     pub policies: Policies,
     /// Signs ServiceAccount tokens, if there is a key.
     pub issuer: Option<Issuer>,
+    /// Who serves the groups that this server does not.
+    pub aggregation: Aggregation,
     /// Cluster IPs and node ports.
     pub services: ServiceAllocator,
     /// Who raises the quotas of a namespace.

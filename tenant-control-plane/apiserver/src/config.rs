@@ -246,6 +246,17 @@ impl Config {
         streaming::NodeClient::new(dialer, &tls)
     }
 
+    /// What extension API servers are shown, if anything.
+    pub fn proxy_client(&self) -> anyhow::Result<Option<streaming::tls::ProxyClient>> {
+        match (&self.flags.proxy_client_cert_file, &self.flags.proxy_client_key_file) {
+            (Some(cert), Some(key)) => {
+                Ok(Some(streaming::tls::ProxyClient::new(&read(cert)?, &read(key)?)?))
+            }
+            (None, None) => Ok(None),
+            _ => bail!("proxy-client-cert-file and proxy-client-key-file belong together"),
+        }
+    }
+
     /// True unless an admission plugin that is on by default was turned off.
     pub fn has_plugin(&self, name: &str) -> bool {
         !self.flags.disable_admission_plugins.iter().any(|disabled| disabled == name)

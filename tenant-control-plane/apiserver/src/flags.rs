@@ -135,6 +135,16 @@ pub struct Flags {
     /// Prefixes of headers with further facts.
     #[arg(long, value_delimiter = ',')]
     pub requestheader_extra_headers_prefix: Vec<String>,
+    /// Client certificate for extension API servers.
+    #[arg(long)]
+    pub proxy_client_cert_file: Option<PathBuf>,
+    /// Key of the client certificate for extension API servers.
+    #[arg(long)]
+    pub proxy_client_key_file: Option<PathBuf>,
+    /// Extension API servers and webhooks are reached by their Services' endpoints. Accepted; here
+    /// that is always so.
+    #[arg(long, num_args = 0..=1, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub enable_aggregator_routing: bool,
     /// Requests that read, at most so many at once.
     #[arg(long, default_value_t = 400)]
     pub max_requests_inflight: usize,

@@ -4,6 +4,7 @@
 //!  TLS, HTTP/1.1 and 2  ─► http::connection
 //!   └► stack (serve.rs): request info ─► authentication ─► impersonation ─► authorization
 //!       ├► discovery, openapi, health, metrics           (paths that name no resource)
+//!       ├► aggregation ─► extension API servers          (groups that others serve)
 //!       └► registry: decode ─► settle (defaults, strategy, admission, validation)
 //!            ├► store  ─► etcd transactions ──┐
 //!            └► cache  ◄─ one etcd watch ◄────┘   LIST and WATCH are slices of its bytes
@@ -23,6 +24,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod aggregation;
 pub mod alloc;
 pub mod api;
 pub mod bootstrap;

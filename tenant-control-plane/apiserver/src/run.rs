@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use crate::aggregation::Aggregation;
 use crate::alloc::ServiceAllocator;
 use crate::api::Api;
 use crate::bootstrap;
@@ -138,6 +139,7 @@ async fn assemble(
         admission: config.admission(source, authorizer.clone())?,
         hooks: config.hooks()?,
         policies: Policies::new(config.has_plugin("ValidatingAdmissionPolicy")),
+        aggregation: Aggregation::new(config.proxy_client()?),
         issuer: config.issuer()?,
         node_client: config.node_client()?,
         table: table.clone(),

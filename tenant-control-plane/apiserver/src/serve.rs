@@ -13,7 +13,7 @@ use crate::http::query::Query;
 use crate::http::stack::{Next, Stage, innermost, pass};
 use crate::http::{Request, Response, request_info, respond};
 use crate::metrics::Labels;
-use crate::{discovery, health, registry};
+use crate::{aggregation, discovery, health, registry};
 
 /// Builds the stack.
 pub fn stack(api: Arc<Api>) -> Next {
@@ -83,12 +83,13 @@ async fn authenticate(api: Arc<Api>, mut request: Request, next: Next) -> Respon
 
 /// Keeps the number of requests at work bounded. The administrators' group is never turned away.
 async fn limit(api: Arc<Api>, request: Request, next: Next) -> Response {
-    let exempt = user_of(&request).in_group("system:masters");
     let info = info_of(&request);
+    let exempt = user_of(&request).in_group("system:masters");
     if exempt || !info.is_resource_request {
         return pass(next, request).await;
     }
-    match api.limits.enter(&info).await {
+    let goes_on = api.aggregation.server_of(&api.caches, &info.path).is_some();
+    match api.limits.enter(&info, goes_on).await {
         Ok(place) => {
             let response = pass(next, request).await;
             drop(place);
@@ -130,6 +131,9 @@ async fn authorize(api: Arc<Api>, request: Request, next: Next) -> Response {
 
 async fn dispatch(api: Arc<Api>, request: Request) -> Response {
     let (info, user) = (info_of(&request), user_of(&request));
+    if let Some(server) = api.aggregation.server_of(&api.caches, &info.path) {
+        return aggregation::forward(&api, request, &info, &server, &user).await;
+    }
     if info.is_resource_request {
         return registry::handle(api, request, info, user).await;
     }

@@ -6,7 +6,6 @@
 //! while, because webhooks are called for every write that they select.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,10 +15,10 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use rustls::{CertificateError, ClientConfig};
+use rustls::ClientConfig;
 
 use crate::dial::{Connection, Dialer, is_local};
-use crate::tls::verifying_config;
+use crate::tls::{tls_text, verifying_config};
 
 /// Longest answer, in bytes: a conversion answers with all objects that it was given.
 const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
@@ -196,23 +195,4 @@ impl HookClient {
             open.push((sender, Instant::now()));
         }
     }
-}
-
-/// A failed handshake in the words that people look for.
-fn tls_text(error: &io::Error) -> String {
-    let inner = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
-    let Some(rustls::Error::InvalidCertificate(fault)) = inner else {
-        return format!("tls: {error}");
-    };
-    let why = match fault {
-        CertificateError::UnknownIssuer => "certificate signed by unknown authority".to_owned(),
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            "certificate has expired or is not yet valid".to_owned()
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "certificate is not valid for this name".to_owned()
-        }
-        other => other.to_string(),
-    };
-    format!("tls: failed to verify certificate: x509: {why}")
 }

@@ -1,5 +1,6 @@
 //! From the API server to a node, a pod or a service, and back: log streams, `exec`, `attach`,
-//! `port-forward`, the generic proxy, and calls of webhooks ([`hook`]).
+//! `port-forward`, the generic proxy (to extension API servers too), and calls of webhooks
+//! ([`hook`]).
 //!
 //! ```text
 //! kubectl ── WebSocket v5/v4.channel.k8s.io ──► translate ──► SPDY/3.1 ──┐
@@ -24,6 +25,7 @@ pub mod body;
 mod channels;
 pub mod dial;
 pub mod egress;
+mod fetch;
 pub mod hook;
 pub mod kubelet;
 mod links;
@@ -38,5 +40,6 @@ pub mod websocket;
 
 pub use body::{Body, BoxError};
 pub use dial::Dialer;
+pub use fetch::fetch;
 pub use hook::HookClient;
 pub use node::{Mode, NodeClient, NodeTarget, forward};

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response, header};
+use http::{HeaderMap, Request, Response, header};
 use machinery::{Reason, Status};
 use rustls::ClientConfig;
 
 use crate::body::{self, Body, BoxError};
 use crate::dial::{Connection, Dialer, authority, is_local};
 use crate::kubelet::Streams;
-use crate::tls::{KubeletTls, anonymous_config, kubelet_config};
+use crate::tls::{KubeletTls, anonymous_config, kubelet_config, tls_text};
 use crate::{log, proxy, translate, tunnel, websocket};
 
 /// Reaches kubelets, pods and services.
@@ -49,9 +49,9 @@ impl NodeClient {
     /// Refuses targets that no pod can have: a pod's or endpoint's address is what its owner
     /// wrote, and must not lead to this machine, its link or its cloud's metadata service. Names
     /// stand for nodes alone.
-    fn check_address(&self, target: &NodeTarget) -> Result<(), Status> {
+    pub(crate) fn check_address(&self, target: &NodeTarget) -> Result<(), Status> {
         let local = is_local(&target.host);
-        match local && target.scheme != Scheme::Kubelet && !self.local_proxies {
+        match local && !matches!(target.scheme, Scheme::Kubelet) && !self.local_proxies {
             true => Err(Status::bad_request("address not allowed")),
             false => Ok(()),
         }
@@ -60,26 +60,38 @@ impl NodeClient {
     /// Connects, with TLS where the target wants it.
     pub(crate) async fn connect(&self, target: &NodeTarget) -> std::io::Result<Connection> {
         let stream = self.dialer.dial(&target.host, target.port).await?;
-        let config = match target.scheme {
+        let (config, name) = match &target.scheme {
             Scheme::Plain => return Ok(stream),
-            Scheme::Kubelet => self.kubelet_tls.clone(),
-            Scheme::AnonymousTls => self.anonymous_tls.clone(),
+            Scheme::Kubelet => (&self.kubelet_tls, &target.host),
+            Scheme::AnonymousTls => (&self.anonymous_tls, &target.host),
+            Scheme::Extension(extension) => (&extension.tls, &extension.server_name),
         };
-        let name = rustls_pki_types::ServerName::try_from(target.host.clone())
-            .map_err(std::io::Error::other)?;
+        let (config, name) = (config.clone(), name.clone());
+        let name = rustls_pki_types::ServerName::try_from(name).map_err(std::io::Error::other)?;
         let connecting = tokio_rustls::TlsConnector::from(config).connect(name, stream);
         let stream = tokio::time::timeout(crate::dial::DIAL_TIMEOUT, connecting)
             .await
             .map_err(|_| {
                 std::io::Error::new(std::io::ErrorKind::TimedOut, "TLS handshake timeout")
             })?
-            .map_err(|e| std::io::Error::new(e.kind(), format!("tls: {e}")))?;
+            .map_err(|e| std::io::Error::new(e.kind(), tls_text(&e)))?;
         Ok(Box::new(stream))
     }
 }
 
+/// An extension API server.
+#[derive(Debug)]
+pub struct Extension {
+    /// Name that its certificate must have.
+    pub server_name: String,
+    /// Whose certificates are trusted, and the one that is shown to it.
+    pub tls: Arc<ClientConfig>,
+    /// Headers that say who asks, in place of any such headers of the client's.
+    pub identity: HeaderMap,
+}
+
 /// How to talk to a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Scheme {
     /// TLS with the API server's kubelet client certificate.
     Kubelet,
@@ -87,10 +99,12 @@ pub enum Scheme {
     AnonymousTls,
     /// No TLS (`http` proxies).
     Plain,
+    /// TLS with the API server's proxy client certificate.
+    Extension(Arc<Extension>),
 }
 
 /// Where a request goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct NodeTarget {
     /// TLS or not.
     pub scheme: Scheme,
@@ -117,7 +131,7 @@ impl NodeTarget {
 /// What the request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// `nodes|pods|services/proxy`: anything; upgrades pass as they are.
+    /// `nodes|pods|services/proxy` and extension API servers: anything; upgrades pass as they are.
     Proxy,
     /// `pods/log`: plain HTTP, streamed.
     Log,

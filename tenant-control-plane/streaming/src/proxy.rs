@@ -41,7 +41,14 @@ pub(crate) async fn serve(
     let mut headers = parts.headers;
     forwarded_for(&mut headers, &parts.uri, target);
     clean_request(&mut headers);
-    let links = (mode == Mode::Proxy).then(|| Links::of(&parts.uri, target)).flatten();
+    let is_page = match &target.scheme {
+        Scheme::Extension(extension) => {
+            headers.extend(extension.identity.clone());
+            false
+        }
+        _ => mode == Mode::Proxy,
+    };
+    let links = is_page.then(|| Links::of(&parts.uri, target)).flatten();
     if links.is_some() {
         // Links of a compressed page could not be changed.
         headers.remove(header::ACCEPT_ENCODING);
@@ -53,6 +60,9 @@ pub(crate) async fn serve(
     let sent = send(client, target, parts.method, headers, sent_body).await;
     let mut response = sent.map_err(|e| unreachable(target, &e))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if !is_page && mode == Mode::Proxy {
+            refuse_redirect(&response)?;
+        }
         if mode == Mode::Log && !response.status().is_success() {
             return Err(log_refusal(response).await);
         }
@@ -74,6 +84,24 @@ pub(crate) async fn serve(
         let _ = tokio::io::copy_bidirectional(&mut client, &mut backend).await;
     });
     Ok(response.map(|_| body::empty()))
+}
+
+/// Where an extension API server would send the client, the client's credentials might go too
+/// (CVE-2022-3172).
+fn refuse_redirect(response: &Response<Incoming>) -> Result<(), Status> {
+    let leads_away =
+        response.status().is_redirection() && response.headers().contains_key(header::LOCATION);
+    match leads_away {
+        true => {
+            let mut status = Status::new(
+                Reason::ServiceUnavailable,
+                "the backend attempted to redirect this request, which is not permitted",
+            );
+            status.code = StatusCode::BAD_GATEWAY.as_u16();
+            Err(status)
+        }
+        false => Ok(()),
+    }
 }
 
 /// The kubelet's words about a log that it cannot show (a container that waits to start, one that
@@ -183,7 +211,7 @@ fn clean_response(headers: &mut HeaderMap, mode: Mode) {
 }
 
 fn forwarded_for(headers: &mut HeaderMap, uri: &http::Uri, target: &NodeTarget) {
-    if target.scheme == Scheme::Kubelet {
+    if matches!(target.scheme, Scheme::Kubelet | Scheme::Extension(_)) {
         return;
     }
     let host = headers.get(header::HOST).cloned();

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::client::{WantsClientCert, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::ParsedCertificate;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore,
+    SignatureScheme,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -77,13 +78,36 @@ const SYSTEM_BUNDLES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// The TLS configuration for a server whose certificate one of these authorities (PEM) has signed,
-/// or is among them itself; without any, one that this machine trusts (`SSL_CERT_FILE`, or the
-/// system's bundle).
-///
-/// # Errors
-/// When there is a PEM and no certificate in it.
-pub fn verifying_config(authorities: &[u8]) -> anyhow::Result<Arc<ClientConfig>> {
+/// How the API server proves itself to extension API servers.
+#[derive(Debug)]
+pub struct ProxyClient {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl ProxyClient {
+    /// From `--proxy-client-cert-file` and `--proxy-client-key-file`, both PEM.
+    ///
+    /// # Errors
+    /// When a file holds nothing usable, or the key is not the certificate's; the text names the
+    /// option.
+    pub fn new(certificate_pem: &[u8], key_pem: &[u8]) -> anyhow::Result<Self> {
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate_pem)
+            .collect::<Result<_, _>>()
+            .context("proxy-client-cert-file")?;
+        let key = PrivateKeyDer::from_pem_slice(key_pem).context("proxy-client-key-file")?;
+        let client = Self { chain, key };
+        extension_config(Some(&client), &[], true)?;
+        Ok(client)
+    }
+}
+
+type Verified = ConfigBuilder<ClientConfig, WantsClientCert>;
+
+/// A configuration for a server whose certificate one of these authorities (PEM) has signed, or is
+/// among them itself; without any, one that this machine trusts (`SSL_CERT_FILE`, or the system's
+/// bundle).
+fn verifying(authorities: &[u8]) -> anyhow::Result<Verified> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .context("TLS versions")?;
@@ -91,11 +115,45 @@ pub fn verifying_config(authorities: &[u8]) -> anyhow::Result<Arc<ClientConfig>>
     if authorities.is_empty() {
         let system = system_bundle();
         roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&system).flatten());
-        return Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()));
+        return Ok(builder.with_root_certificates(roots));
     }
     let verifier = Arc::new(BundleVerifier::new(authorities)?);
-    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
-    Ok(Arc::new(builder.with_no_client_auth()))
+    Ok(builder.dangerous().with_custom_certificate_verifier(verifier))
+}
+
+/// The TLS configuration for a webhook, whose certificate must be one of these authorities' (PEM;
+/// none: those that this machine trusts).
+///
+/// # Errors
+/// When there is a PEM and no certificate in it.
+pub fn verifying_config(authorities: &[u8]) -> anyhow::Result<Arc<ClientConfig>> {
+    Ok(Arc::new(verifying(authorities)?.with_no_client_auth()))
+}
+
+/// The TLS configuration for an extension API server: `authorities` as for a webhook, or `any`
+/// serving certificate.
+///
+/// # Errors
+/// When there is a PEM and no certificate in it, or the client's key is not its certificate's.
+pub fn extension_config(
+    client: Option<&ProxyClient>,
+    authorities: &[u8],
+    any: bool,
+) -> anyhow::Result<Arc<ClientConfig>> {
+    let builder = match any {
+        true => ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .context("TLS versions")?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider()))),
+        false => verifying(authorities)?,
+    };
+    Ok(Arc::new(match client {
+        Some(client) => builder
+            .with_client_auth_cert(client.chain.clone(), client.key.clone_key())
+            .context("proxy-client-cert-file and proxy-client-key-file")?,
+        None => builder.with_no_client_auth(),
+    }))
 }
 
 /// Accepts what a bundle's certificates have signed, and these themselves: a server's self-signed
@@ -187,6 +245,25 @@ fn system_bundle() -> Vec<u8> {
     let named = std::env::var_os("SSL_CERT_FILE").map(std::path::PathBuf::from);
     let usual = SYSTEM_BUNDLES.iter().map(std::path::PathBuf::from);
     named.into_iter().chain(usual).find_map(|path| std::fs::read(path).ok()).unwrap_or_default()
+}
+
+/// A failed handshake in the words that people look for.
+pub(crate) fn tls_text(error: &std::io::Error) -> String {
+    let inner = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+    let Some(rustls::Error::InvalidCertificate(fault)) = inner else {
+        return format!("tls: {error}");
+    };
+    let why = match fault {
+        CertificateError::UnknownIssuer => "certificate signed by unknown authority".to_owned(),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "certificate has expired or is not yet valid".to_owned()
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "certificate is not valid for this name".to_owned()
+        }
+        other => other.to_string(),
+    };
+    format!("tls: failed to verify certificate: x509: {why}")
 }
 
 fn provider() -> Arc<CryptoProvider> {

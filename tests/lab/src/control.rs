@@ -10,12 +10,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use provisioner_pki::authority::{DAY_SECS, Issued, Leaf};
+use provisioner_pki::authority::{DAY_SECS, Issued};
 use provisioner_pki::cluster::{ADMIN_GROUP, ClusterPki};
 use provisioner_pki::kubeconfig::Kubeconfig;
 use provisioner_pki::members::{self, ApiServerNames};
 
-use crate::mix::{Mix, Origin, Part};
+use crate::mix::{Mix, Part};
 use crate::places::Places;
 use crate::process::{Process, Spec};
 
@@ -56,13 +56,7 @@ impl Files {
         let url = format!("https://127.0.0.1:{PORT}");
         let files = Self { dir: dir.to_owned(), pki };
         files.put("etcd", members::etcd(&files.pki, now)?)?;
-        let mut server = members::api_server(&files.pki, &names, now)?;
-        let proxy = Leaf::client("front-proxy-client", None, DAY_SECS);
-        let proxy = files.pki.front_proxy.issue(&proxy, now)?;
-        server.insert("front-proxy-ca.crt".into(), files.pki.front_proxy.cert_pem.clone());
-        server.insert("front-proxy-client.crt".into(), proxy.cert_pem);
-        server.insert("front-proxy-client.key".into(), proxy.key_pem);
-        files.put("kube-apiserver", server)?;
+        files.put("kube-apiserver", members::api_server(&files.pki, &names, now)?)?;
         files
             .put("kube-controller-manager", members::controller_manager(&files.pki, &url, now)?)?;
         files.put("kube-scheduler", members::scheduler(&files.pki, &url, now)?)?;
@@ -145,23 +139,7 @@ pub fn spec(part: Part, mix: &Mix, places: &Places, files: &Files) -> anyhow::Re
             anyhow::bail!("{} is no part of the control plane", part.name())
         }
     }
-    if origin == Origin::Upstream {
-        upstream_only(part, &mut spec, files);
-    }
     Ok(spec)
-}
-
-/// Flags of features that ours lacks and therefore refuses; the README lists them as missing.
-fn upstream_only(part: Part, spec: &mut Spec, files: &Files) {
-    if part == Part::ApiServer {
-        let file = |name| files.path("kube-apiserver", name);
-        spec.flags(&[
-            ("proxy-client-cert-file", file("front-proxy-client.crt")),
-            ("proxy-client-key-file", file("front-proxy-client.key")),
-            // Services are reached by their endpoints: no kube-proxy serves this namespace.
-            ("enable-aggregator-routing", "true".to_owned()),
-        ]);
-    }
 }
 
 fn etcd(spec: &mut Spec, files: &Files) {
@@ -210,8 +188,12 @@ fn api_server(spec: &mut Spec, files: &Files) {
         ("kubelet-client-certificate", file("kubelet-client.crt")),
         ("kubelet-client-key", file("kubelet-client.key")),
         ("kubelet-preferred-address-types", "InternalIP".to_owned()),
+        ("proxy-client-cert-file", file("front-proxy-client.crt")),
+        ("proxy-client-key-file", file("front-proxy-client.key")),
+        // Services are reached by their endpoints: no kube-proxy serves this namespace.
+        ("enable-aggregator-routing", "true".to_owned()),
         ("requestheader-client-ca-file", file("front-proxy-ca.crt")),
-        ("requestheader-allowed-names", "front-proxy-client".to_owned()),
+        ("requestheader-allowed-names", members::FRONT_PROXY.to_owned()),
         ("requestheader-username-headers", "X-Remote-User".to_owned()),
         ("requestheader-group-headers", "X-Remote-Group".to_owned()),
         ("requestheader-extra-headers-prefix", "X-Remote-Extra-".to_owned()),

@@ -68,6 +68,28 @@ pub async fn present(api: &Arc<Api>, object: Value) -> Result<(), Status> {
     }
 }
 
+/// Creates a ConfigMap, or gives an existing one the data that it lacks: replicas of different
+/// releases know different facts.
+pub async fn data(api: &Arc<Api>, object: Value) -> Result<(), Status> {
+    let mut call = call(api, &object, "create")?;
+    let complete = |old: &Value| {
+        let mut new = old.clone();
+        let data = crate::strategy::child(&mut new, "data");
+        for (key, value) in object["data"].as_object().into_iter().flatten() {
+            crate::strategy::default_to(data, key, value.clone());
+        }
+        new
+    };
+    match stored(&call) {
+        None => present(api, object).await,
+        Some(old) if complete(&old) == *old => Ok(()),
+        Some(_) => {
+            call.info.verb = "update".to_owned();
+            change(&call, Part::Main, false, |old| Ok(complete(old))).await.map(|_| ())
+        }
+    }
+}
+
 /// Creates a default role or binding, or gives an existing one the rules and subjects that it
 /// lacks. Nothing is taken away.
 pub async fn policy(api: &Arc<Api>, object: Value) -> Result<(), Status> {

@@ -3,7 +3,7 @@
 
 mod definitions;
 mod endpoints;
-mod ensure;
+pub(crate) mod ensure;
 mod objects;
 
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
+use crate::aggregation::availability;
 use crate::api::Api;
 
 /// How often what must be there is looked after.
@@ -27,6 +28,7 @@ const RENEW: Duration = Duration::from_secs(5);
 pub async fn run(api: Arc<Api>, stop: CancellationToken) {
     tokio::spawn(definitions::run(api.clone(), stop.child_token()));
     tokio::spawn(aggregate(api.clone(), stop.child_token()));
+    tokio::spawn(availability::run(api.clone(), stop.child_token()));
     let mut record = endpoints::Record::new(&api);
     let mut due = tokio::time::Instant::now();
     let mut is_done = false;
@@ -92,6 +94,7 @@ async fn round(api: &Arc<Api>) -> Result<(), machinery::Status> {
         .buffer_unordered(PARALLEL)
         .try_collect::<Vec<()>>()
         .await?;
+    ensure::data(api, objects::authentication_config(api)).await?;
     ensure::aggregated_roles(api).await?;
     api.services.repair().await
 }

@@ -18,7 +18,6 @@ pub fn all(api: &Arc<Api>) -> Vec<Value> {
             "spec": {"cidrs": [api.config.service_cidr.to_string()]},
         }),
         kubernetes_service(api),
-        authentication_config(api),
     ];
     objects.extend(api_services(api));
     objects
@@ -83,7 +82,7 @@ fn kubernetes_service(api: &Arc<Api>) -> Value {
 }
 
 /// What extension API servers and delegated authentication need to know.
-fn authentication_config(api: &Arc<Api>) -> Value {
+pub fn authentication_config(api: &Arc<Api>) -> Value {
     let flags = &api.config.flags;
     let mut data = json!({});
     let file = |path: &Option<std::path::PathBuf>| {

@@ -59,22 +59,22 @@ fn group_value(table: &Snapshot, group: &str) -> Value {
     json!({"name": group, "preferredVersion": versions[0], "versions": versions})
 }
 
-/// `/apis`.
-pub fn group_list(table: &Snapshot) -> Value {
+/// All groups but the core group.
+pub fn named(table: &Snapshot) -> Vec<Value> {
     let groups = table.groups().into_iter().filter(|g| !g.is_empty());
-    let groups: Vec<Value> = groups.map(|g| group_value(table, g)).collect();
+    groups.map(|g| group_value(table, g)).collect()
+}
+
+/// `/apis`.
+pub fn group_list(groups: Vec<Value>) -> Value {
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 /// `/apis/<group>`.
-pub fn group(table: &Snapshot, group: &str) -> Option<Value> {
-    if table.versions(group).is_empty() {
-        return None;
-    }
-    let mut value = group_value(table, group);
-    value["kind"] = "APIGroup".into();
-    value["apiVersion"] = "v1".into();
-    Some(value)
+pub fn group(mut group: Value) -> Value {
+    group["kind"] = "APIGroup".into();
+    group["apiVersion"] = "v1".into();
+    group
 }
 
 fn rows_of<'t>(table: &'t Snapshot, group: &str, version: &str) -> Vec<&'t Row> {
@@ -177,7 +177,7 @@ fn storage_hash(row: &Row) -> String {
 }
 
 /// The items of the aggregated document: the core group alone, or all others.
-pub fn aggregated(table: &Snapshot, core: bool) -> Value {
+pub fn aggregated(table: &Snapshot, core: bool) -> Vec<Value> {
     let groups = table.groups().into_iter().filter(|g| g.is_empty() == core);
     let items = groups.map(|group| {
         let versions: Vec<Value> = table

@@ -7,7 +7,7 @@ mod version;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::api::Api;
 use crate::http::media::wants_kind;
@@ -30,11 +30,20 @@ pub fn handle(api: &Arc<Api>, headers: &HeaderMap, path: &str) -> Option<Respons
                 .unwrap_or_else(|| respond::json(StatusCode::OK, &groups::core_versions(api))),
         ),
         ["apis"] => Some(
-            aggregated(headers, || groups::aggregated(&table, false))
-                .unwrap_or_else(|| respond::json(StatusCode::OK, &groups::group_list(&table))),
+            aggregated(headers, || {
+                let mut items = groups::aggregated(&table, false);
+                api.aggregation.add_documents(&api.caches, &table, &mut items);
+                items
+            })
+            .unwrap_or_else(|| {
+                respond::json(StatusCode::OK, &groups::group_list(groups_of(api, &table)))
+            }),
         ),
         ["api", version] => resources(&table, "", version),
-        ["apis", group] => json(groups::group(&table, group)?),
+        ["apis", group] => {
+            let mut groups = groups_of(api, &table).into_iter();
+            json(groups::group(groups.find(|value| value["name"] == **group)?))
+        }
         ["apis", group, version] => resources(&table, group, version),
         ["openapi", ..] => openapi::handle(api, headers, &parts[1..]),
         [".well-known", "openid-configuration"] => {
@@ -51,12 +60,19 @@ pub fn handle(api: &Arc<Api>, headers: &HeaderMap, path: &str) -> Option<Respons
     }
 }
 
+/// The groups of this server and of others.
+fn groups_of(api: &Api, table: &Snapshot) -> Vec<Value> {
+    let mut groups = groups::named(table);
+    api.aggregation.add_groups(&api.caches, table, &mut groups);
+    groups
+}
+
 fn resources(table: &Snapshot, group: &str, version: &str) -> Option<Response> {
     groups::resources(table, group, version).map(|list| respond::json(StatusCode::OK, &list))
 }
 
 /// The aggregated form, if the client prefers it.
-fn aggregated(headers: &HeaderMap, items: impl Fn() -> serde_json::Value) -> Option<Response> {
+fn aggregated(headers: &HeaderMap, items: impl Fn() -> Vec<Value>) -> Option<Response> {
     let version = wants_kind(headers, AGGREGATED_GROUP, AGGREGATED_KIND)?;
     if version != "v2" && version != "v2beta1" {
         return None;

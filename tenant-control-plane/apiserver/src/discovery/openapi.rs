@@ -128,8 +128,15 @@ pub fn handle(api: &Arc<Api>, headers: &HeaderMap, rest: &[&str]) -> Option<Resp
             Some(api.documents.get(&api.table, path, make)?.answer(headers, media_type))
         }
         ["v3"] => {
-            let make = |t: &Snapshot| Some(one(schema.openapi_v3_index(&rows(t, |_| true))));
-            Some(api.documents.get(&api.table, "v3", make)?.answer(headers, JSON))
+            let others = api.aggregation.schemas(&api.caches);
+            let make = |t: &Snapshot| Some(schema.openapi_v3_index(&rows(t, |_| true)));
+            if others.is_empty() {
+                let make = |t: &Snapshot| Some(one(make(t)?));
+                return Some(api.documents.get(&api.table, "v3", make)?.answer(headers, JSON));
+            }
+            let mut index = make(&api.table.snapshot())?;
+            index["paths"].as_object_mut()?.extend(others);
+            Some(Document::of(one(index)).answer(headers, JSON))
         }
         ["v3", path @ ..] => {
             let path = path.join("/");

@@ -92,7 +92,7 @@ fn service(caches: &Caches, reference: &Value, ca_bundle: Arc<[u8]>) -> Target {
 
 /// One of the Service's ready endpoints: like the Service proxy this needs no kube-proxy where the
 /// server runs. An ExternalName leads out of the cluster.
-fn resolve(
+pub fn resolve(
     caches: &Caches,
     namespace: &str,
     name: &str,

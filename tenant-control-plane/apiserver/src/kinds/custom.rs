@@ -63,14 +63,16 @@ fn rows_of(definition: &Value) -> Vec<Row> {
     }
     let versions = spec["versions"].as_array().into_iter().flatten();
     let mut served: Vec<&Value> = versions.filter(|v| v["served"] == json!(true)).collect();
-    served.sort_by_key(|v| std::cmp::Reverse(priority(v["name"].as_str().unwrap_or_default())));
+    served.sort_by_key(|v| {
+        std::cmp::Reverse(version_priority(v["name"].as_str().unwrap_or_default()))
+    });
     served.into_iter().map(|version| row_of(definition, version)).collect()
 }
 
 /// Versions in the order in which discovery prefers them: v2, v1, v1beta2, v1alpha1, others.
 ///
 /// Source: Kubernetes documentation, "Versions in CustomResourceDefinitions: Version priority".
-fn priority(version: &str) -> (u8, u32, u32) {
+pub fn version_priority(version: &str) -> (u8, u32, u32) {
     let parse = || {
         let rest = version.strip_prefix('v')?;
         let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());

@@ -152,17 +152,25 @@ fn restore(call: &Call, object: &mut Value, before: &Value) -> Result<(), Status
 fn track(call: &Call, old: Option<&Value>, new: &mut Value, subresource: &str) {
     let gvk = call.gvk();
     let schema = call.schema();
-    let Some(ty) = schema.type_of(&gvk.group, &gvk.version, &gvk.kind) else { return };
     if call.applying || !call.row.strategy.echo {
         return;
     }
+    let Some(ty) = schema.type_of(&gvk.group, &gvk.version, &gvk.kind) else {
+        metadata_of(new).map(|metadata| metadata.remove("managedFields"));
+        return;
+    };
     let api_version = call.row.api_version();
     let by =
         Manager { name: &call.manager, api_version: &api_version, subresource, now: &call.now };
     if let Err(error) = patch::apply::track_update(schema, ty, old, new, &by) {
         // The write itself is sound; only its bookkeeping is not.
         tracing::warn!(kind = gvk.kind, %error, "recording field owners failed");
+        metadata_of(new).map(|metadata| metadata.remove("managedFields"));
     }
+}
+
+fn metadata_of(object: &mut Value) -> Option<&mut Map<String, Value>> {
+    object.get_mut("metadata").and_then(Value::as_object_mut)
 }
 
 /// Several checks may find the same fault.
@@ -245,12 +253,16 @@ const FIXED: [&str; 9] = [
 ];
 
 /// Keeps metadata that a client cannot change.
-fn carry_metadata(call: &Call, new: &mut Value, old: &Value) -> Result<(), Status> {
+fn carry_metadata(call: &Call, new: &mut Value, old: &Value, part: Part) -> Result<(), Status> {
     metadata(new)?.remove("selfLink");
     for key in FIXED {
         keep(&mut new["metadata"], &old["metadata"], key);
     }
-    if !call.applying {
+    if call.applying {
+        // The patch has made them.
+    } else if part == Part::Main && call.row.strategy.echo {
+        patch::apply::settle_entries(new, old);
+    } else {
         keep(&mut new["metadata"], &old["metadata"], "managedFields");
     }
     if !call.row.namespaced {
@@ -279,7 +291,7 @@ pub async fn update(
     } else if call.api.admit(call, &subject, new).await? {
         prepare(call, new, old, part, &gvk)?;
     }
-    carry_metadata(call, new, old)?;
+    carry_metadata(call, new, old, part)?;
     default(call, new, &gvk)?;
     let name = call.info.name.clone();
     let mut causes = Vec::new();
@@ -322,7 +334,7 @@ fn prepare(
     part: Part,
     gvk: &GroupVersionKind,
 ) -> Result<(), Status> {
-    carry_metadata(call, new, old)?;
+    carry_metadata(call, new, old, part)?;
     part.restrict(new, old, &call.row);
     default(call, new, gvk)?;
     match part {

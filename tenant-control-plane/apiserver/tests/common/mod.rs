@@ -3,6 +3,7 @@
 //! `MARINA_TEST_ETCD` names the etcd binary; by default ours if it was built, else Debian's.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod extension;
 pub mod webhook;
 
 use std::io::{BufRead, BufReader};
@@ -55,7 +56,7 @@ impl Authority {
         Self { cert, issuer: Issuer::new(params, key) }
     }
 
-    fn leaf(&self, name: &str, group: &str, server: bool) -> Leaf {
+    pub fn leaf(&self, name: &str, group: &str, server: bool) -> Leaf {
         let mut params =
             CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -133,13 +134,19 @@ pub struct Cluster {
     pub etcd: Etcd,
     pub servers: Vec<Server>,
     pub authority: Authority,
+    /// Flags of the servers beside the usual ones.
+    flags: Vec<String>,
 }
 
 impl Cluster {
     /// Starts etcd and one API server that is ready.
     pub async fn start() -> Self {
+        Self::start_with(Authority::new(), Vec::new()).await
+    }
+
+    /// As [`start`](Self::start), with flags beside the usual ones.
+    pub async fn start_with(authority: Authority, flags: Vec<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let authority = Authority::new();
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
         write("ca.crt", &authority.cert.pem());
         let serving = authority.leaf("kube-apiserver", "", true);
@@ -150,7 +157,7 @@ impl Cluster {
         write("sa.pub", &sa.public_key_pem());
         write("tokens.csv", "ops-token,olga,7,\"system:masters,ops\"\n");
         let etcd = Etcd::start(dir.path());
-        let mut cluster = Self { dir, etcd, servers: Vec::new(), authority };
+        let mut cluster = Self { dir, etcd, servers: Vec::new(), authority, flags };
         cluster.add_server().await;
         cluster
     }
@@ -180,6 +187,7 @@ impl Cluster {
             .args(["--authorization-mode", "Node,RBAC"])
             .args(["--enable-admission-plugins", "NodeRestriction"])
             .args(["--enable-bootstrap-token-auth", "--allow-privileged"])
+            .args(&self.flags)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -216,12 +224,18 @@ impl Cluster {
     /// its start.
     pub async fn with_default_namespace() -> (Self, Client) {
         let cluster = Self::start().await;
-        let client = cluster.admin();
+        let client = cluster.default_namespace().await;
+        (cluster, client)
+    }
+
+    /// An administrator, as soon as the default namespace is there.
+    pub async fn default_namespace(&self) -> Client {
+        let client = self.admin();
         wait("the default namespace is there", async || {
             client.get("/api/v1/namespaces/default").await.code == 200
         })
         .await;
-        (cluster, client)
+        client
     }
 
     pub fn admin(&self) -> Client {

@@ -25,6 +25,10 @@ use typed::{NoKey, Typed, nothing};
 const MAX_UPDATE_MANAGERS: usize = 10;
 /// Manager of the folded entry.
 const ANCIENT: &str = "ancient-changes";
+/// Manager of everything that was there when an object without a record is applied to.
+const BEFORE: &str = "before-first-apply";
+/// Longest name of a manager and of a subresource, characters.
+const LONGEST_NAMES: [(&str, usize); 2] = [("manager", 128), ("subresource", 256)];
 
 /// Who writes.
 #[derive(Clone, Copy, Debug)]
@@ -134,10 +138,12 @@ impl Entry {
             "manager": self.manager,
             "operation": if self.is_apply { "Apply" } else { "Update" },
             "apiVersion": self.api_version,
-            "time": self.time,
             "fieldsType": "FieldsV1",
             "fieldsV1": self.set.to_json(),
         });
+        if !self.time.is_empty() {
+            value["time"] = self.time.as_str().into();
+        }
         if !self.subresource.is_empty() {
             value["subresource"] = self.subresource.as_str().into();
         }
@@ -210,7 +216,12 @@ pub fn apply(
 ) -> Result<Value, ApplyError> {
     let typed = Typed { schema };
     let empty = nothing();
-    let live = live.unwrap_or(&empty);
+    let mut seeded = None;
+    if let Some(live) = live.filter(|live| entries(live).is_empty()) {
+        let live = seeded.insert(live.clone());
+        track_update(schema, ty, None, live, &Manager { name: BEFORE, subresource: "", ..*by })?;
+    }
+    let live = seeded.as_ref().or(live).unwrap_or(&empty);
     let applied = lay_over(&typed, ty, live, config, by, force);
     if by.name != client_side::MANAGER {
         return applied;
@@ -291,8 +302,43 @@ fn conflicts(others: &[Entry], changed: &FieldSet) -> Vec<Conflict> {
     found
 }
 
+/// Leaves in `new` the entries that its write starts from: those that came with it, so that a
+/// client can hand fields from one manager to another or, with an empty list or entry, forget all
+/// of them; or else those of `old`, for clients that know nothing of them.
+pub fn settle_entries(new: &mut Value, old: &Value) {
+    if let Some(given) = new["metadata"]["managedFields"].as_array() {
+        let forgets = matches!(&given[..], [Value::Object(only)] if only.is_empty());
+        if forgets || given.iter().all(is_entry) {
+            return;
+        }
+    }
+    let Some(metadata) = new["metadata"].as_object_mut() else { return };
+    match &old["metadata"]["managedFields"] {
+        Value::Null => drop(metadata.remove("managedFields")),
+        entries => drop(metadata.insert("managedFields".to_owned(), entries.clone())),
+    }
+}
+
+fn is_entry(value: &Value) -> bool {
+    (value["operation"] == "Apply" || value["operation"] == "Update")
+        && value["apiVersion"].as_str().is_some_and(|version| !version.is_empty())
+        && value["fieldsType"] == "FieldsV1"
+        && value["fieldsV1"].is_object()
+        && match &value["time"] {
+            Value::Null => true,
+            Value::String(time) => time.parse::<jiff::Timestamp>().is_ok(),
+            _ => false,
+        }
+        && LONGEST_NAMES.iter().all(|(key, most)| match &value[*key] {
+            Value::Null => true,
+            Value::String(text) => text.chars().count() <= *most,
+            _ => false,
+        })
+}
+
 /// Records in `new` who changed what since `old` (`None` for a new object), for every write that
-/// is no apply. The entries of `old` are the starting point; those in `new` are not trusted.
+/// is no apply. The entries in `new` are the starting point ([`settle_entries`]); an object that
+/// has none, because somebody has forgotten them, gets none before it is applied to again.
 pub fn track_update(
     schema: &Schema,
     ty: &Type,
@@ -302,8 +348,13 @@ pub fn track_update(
 ) -> Result<(), ApplyError> {
     let typed = Typed { schema };
     let empty = nothing();
+    let mut all = entries(new);
+    all.retain(|entry| !entry.set.is_empty());
+    if old.is_some() && all.is_empty() {
+        put_entries(new, all);
+        return Ok(());
+    }
     let old = old.unwrap_or(&empty);
-    let mut all = entries(old);
     let difference = typed.compare(ty, old, new)?;
     let mut changed = difference.modified;
     changed.union(&difference.added);
@@ -460,9 +511,61 @@ mod tests {
     }
 
     #[test]
+    fn an_update_can_hand_fields_over_or_forget_their_owners() {
+        let (schema, ty) = setup();
+        let mine = config(json!(1), json!([{"name": "a", "image": "x"}]), json!({}));
+        let live = apply(schema, ty, None, &mine, &by("me", "2026-01-02T03:04:05Z"), false)
+            .expect("applies");
+        let update = |entries: Value| {
+            let mut new = live.clone();
+            new["metadata"]["managedFields"] = entries;
+            settle_entries(&mut new, &live);
+            track_update(schema, ty, Some(&live), &mut new, &by("any", "t2")).expect("tracks");
+            new["metadata"]["managedFields"].clone()
+        };
+        let entries = &live["metadata"]["managedFields"];
+        let mut handed = entries.clone();
+        handed[0]["manager"] = json!("you");
+        assert_eq!(update(handed.clone()), handed);
+        assert_eq!(update(json!([{}])), Value::Null);
+        assert_eq!(update(json!([])), Value::Null);
+        assert_eq!(update(Value::Null), *entries);
+        handed[0].as_object_mut().expect("an entry").remove("time");
+        assert_eq!(update(handed.clone()), handed, "the time may be missing");
+        for (key, value) in
+            [("operation", json!("Guess")), ("time", json!("")), ("time", json!("t"))]
+        {
+            let mut odd = handed.clone();
+            odd[0][key] = value;
+            assert_eq!(update(odd), *entries, "what cannot be read counts for nothing");
+        }
+    }
+
+    #[test]
+    fn what_was_there_before_the_first_apply_has_an_owner_too() {
+        let (schema, ty) = setup();
+        let live = config(json!(1), json!([{"name": "a", "image": "x"}]), json!({"l": "1"}));
+        let mut changed = live.clone();
+        changed["spec"]["replicas"] = json!(2);
+        track_update(schema, ty, Some(&live), &mut changed, &by("any", "t1")).expect("tracks");
+        assert_eq!(changed["metadata"]["managedFields"], Value::Null);
+        let mine = config(json!(3), json!([{"name": "a", "image": "x"}]), json!({}));
+        let error = apply(schema, ty, Some(&changed), &mine, &by("me", "t2"), false).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Apply failed with 1 conflict: conflict with \"before-first-apply\" using apps/v1: \
+             .spec.replicas"
+        );
+        let forced = apply(schema, ty, Some(&changed), &mine, &by("me", "t2"), true);
+        let managers = forced.expect("forced")["metadata"]["managedFields"].clone();
+        assert_eq!(managers[1]["manager"], BEFORE);
+    }
+
+    #[test]
     fn many_updaters_are_folded_into_one_entry() {
         let (schema, ty) = setup();
         let mut live = config(json!(0), json!([]), json!({}));
+        track_update(schema, ty, None, &mut live, &by("m", "t")).expect("tracks");
         for at in 0..30 {
             let mut next = live.clone();
             next["metadata"]["labels"][format!("l{at}")] = json!("x");
