@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use component::selector::{self, Labels};
 use indexmap::IndexMap;
@@ -98,6 +99,18 @@ fn has_terms(pod: &PodInfo) -> bool {
     lists.into_iter().any(|list| !list.is_empty())
 }
 
+/// Room that is being made for a pod.
+#[derive(Clone, Debug)]
+struct Nomination {
+    node: String,
+    /// Uids of the pods that have to leave.
+    victims: Vec<String>,
+    since: Instant,
+}
+
+/// How long victims may take until their deletion is seen here.
+const EVICTION: Duration = Duration::from_secs(10);
+
 /// Everything that a decision rests on.
 #[derive(Clone, Debug, Default)]
 pub struct Cluster {
@@ -105,8 +118,10 @@ pub struct Cluster {
     nodes: IndexMap<String, NodeInfo>,
     /// Node of each known pod, by uid.
     homes: HashMap<String, String>,
-    /// Pods for which preemption made room on a node, by uid.
-    nominated: HashMap<String, (String, Arc<PodInfo>)>,
+    /// Pods for which preemption makes room on a node, by uid.
+    nominations: HashMap<String, Nomination>,
+    /// The same pods by node.
+    nominated: HashMap<String, BTreeMap<String, Arc<PodInfo>>>,
     /// Labels of namespaces.
     pub namespaces: HashMap<String, Labels>,
     /// Selectors of Services, by namespace and name.
@@ -148,7 +163,6 @@ impl Cluster {
     /// Counts a pod on a node, bound or assumed.
     pub fn put_pod(&mut self, pod: Arc<PodInfo>, node: &str) {
         self.remove_pod(&pod.uid);
-        self.nominated.remove(&pod.uid);
         self.homes.insert(pod.uid.clone(), node.to_owned());
         let info = self.nodes.entry(node.to_owned()).or_default();
         node.clone_into(&mut info.name);
@@ -157,7 +171,7 @@ impl Cluster {
 
     /// Takes a pod out. Returns whether it was known.
     pub fn remove_pod(&mut self, uid: &str) -> bool {
-        self.nominated.remove(uid);
+        self.drop_nomination(uid);
         let Some(home) = self.homes.remove(uid) else { return false };
         if let Some(node) = self.nodes.get_mut(&home) {
             node.remove_pod(uid);
@@ -173,26 +187,54 @@ impl Cluster {
         self.homes.contains_key(uid)
     }
 
-    /// Remembers that room was made on a node for the pod.
-    pub fn nominate(&mut self, pod: Arc<PodInfo>, node: &str) {
-        self.nominated.insert(pod.uid.clone(), (node.to_owned(), pod));
+    /// Remembers that room is made on a node for the pod, by these pods' leaving.
+    pub fn nominate(&mut self, pod: Arc<PodInfo>, node: &str, victims: Vec<String>, now: Instant) {
+        self.drop_nomination(&pod.uid);
+        let nomination = Nomination { node: node.to_owned(), victims, since: now };
+        self.nominations.insert(pod.uid.clone(), nomination);
+        self.nominated.entry(node.to_owned()).or_default().insert(pod.uid.clone(), pod);
+    }
+
+    /// The node that a pod is nominated for.
+    pub fn nominated_node(&self, uid: &str) -> Option<&str> {
+        self.nominations.get(uid).map(|nomination| nomination.node.as_str())
     }
 
     /// Forgets a nomination.
     pub fn drop_nomination(&mut self, uid: &str) {
-        self.nominated.remove(uid);
+        let Some(nomination) = self.nominations.remove(uid) else { return };
+        if let Some(pods) = self.nominated.get_mut(&nomination.node) {
+            pods.remove(uid);
+            if pods.is_empty() {
+                self.nominated.remove(&nomination.node);
+            }
+        }
+    }
+
+    /// True while pods are still leaving the node that the pod is nominated for: no others have to
+    /// leave for it.
+    pub fn is_making_room(&self, pod: &PodInfo, now: Instant) -> bool {
+        let Some(nomination) = self.nominations.get(&pod.uid) else { return false };
+        let Some(node) = self.nodes.get(&nomination.node) else { return false };
+        let is_fresh = now.saturating_duration_since(nomination.since) < EVICTION;
+        node.pods
+            .values()
+            .filter(|other| other.priority < pod.priority)
+            .any(|other| other.deleting || is_fresh && nomination.victims.contains(&other.uid))
     }
 
     /// The node, with the pods nominated for it that are at least as important as `pod` counted as
     /// if they ran; `None` when there are none.
     pub fn with_nominated(&self, node: &NodeInfo, pod: &PodInfo) -> Option<NodeInfo> {
-        let mut expected = self.nominated.values().filter(|(name, other)| {
-            *name == node.name && other.uid != pod.uid && other.priority >= pod.priority
-        });
+        let mut expected = self
+            .nominated
+            .get(&node.name)?
+            .values()
+            .filter(|other| other.uid != pod.uid && other.priority >= pod.priority);
         let first = expected.next()?;
         let mut full = node.clone();
-        full.add_pod(first.1.clone());
-        for (_, other) in expected {
+        full.add_pod(first.clone());
+        for other in expected {
             full.add_pod(other.clone());
         }
         Some(full)
@@ -222,6 +264,24 @@ mod tests {
 
     use super::*;
     use crate::testing::{node, pod};
+
+    #[test]
+    fn room_is_being_made_until_the_victims_are_gone() {
+        let mut cluster = crate::testing::cluster(&[node("w1", json!({}))]);
+        let (victim, urgent) = (pod("victim", json!({})), pod("urgent", json!({"priority": 9})));
+        cluster.put_pod(victim.clone(), "w1");
+        let now = Instant::now();
+        assert!(!cluster.is_making_room(&urgent, now));
+        cluster.nominate(urgent.clone(), "w1", vec![victim.uid.clone()], now);
+        assert_eq!(cluster.nominated_node(&urgent.uid), Some("w1"));
+        assert!(cluster.is_making_room(&urgent, now));
+        assert!(!cluster.is_making_room(&urgent, now + EVICTION), "nobody has deleted it");
+        cluster.remove_pod(&victim.uid);
+        assert!(!cluster.is_making_room(&urgent, now));
+        cluster.put_pod(urgent.clone(), "w1");
+        assert_eq!(cluster.nominated_node(&urgent.uid), None);
+        assert!(cluster.nominated.is_empty());
+    }
 
     #[test]
     fn sums_follow_pods_and_survive_the_order_of_events() {

@@ -43,7 +43,7 @@ pub fn filters<'a>(
 }
 
 /// The first rejection of a node, and by whom.
-pub fn check(
+fn check(
     filters: &[(&'static dyn Plugin, Filter<'_>)],
     node: &NodeInfo,
 ) -> Result<(), (&'static dyn Plugin, Rejection)> {
@@ -51,6 +51,20 @@ pub fn check(
         filter(node).map_err(|rejection| (*plugin, rejection))?;
     }
     Ok(())
+}
+
+/// Whether a node takes the pod: room that is made for a pod as important is taken, although
+/// nothing runs there yet.
+pub fn admits(
+    filters: &[(&'static dyn Plugin, Filter<'_>)],
+    pod: &PodInfo,
+    cluster: &Cluster,
+    node: &NodeInfo,
+) -> Result<(), (&'static dyn Plugin, Rejection)> {
+    if let Some(full) = cluster.with_nominated(node, pod) {
+        check(filters, &full)?;
+    }
+    check(filters, node)
 }
 
 /// The best node for the pod. `turn` decides between equals: counting it up shares them out.
@@ -63,13 +77,7 @@ pub fn schedule(pod: &PodInfo, cluster: &Cluster, turn: usize) -> Result<String,
     failure.helped_by = Events::NODE_ADDED.0;
     for node in cluster.nodes() {
         failure.nodes += 1;
-        // Room that was made for a more important pod is taken, although nothing runs there yet.
-        let with_nominated = cluster.with_nominated(node, pod);
-        let verdict = match &with_nominated {
-            Some(full) => check(&filters, full).and_then(|()| check(&filters, node)),
-            None => check(&filters, node),
-        };
-        match verdict {
+        match admits(&filters, pod, cluster, node) {
             Ok(()) => feasible.push(node),
             Err((plugin, rejection)) => {
                 failure.helped_by |= plugin.helped_by().0;
@@ -159,7 +167,7 @@ mod tests {
                 json!({"priority": priority, "containers": [{"name": "c", "resources": {"requests": {"cpu": "3"}}}]}),
             )
         };
-        cluster.nominate(asking("important", 10), "w1");
+        cluster.nominate(asking("important", 10), "w1", Vec::new(), std::time::Instant::now());
         assert!(schedule(&asking("other", 0), &cluster, 0).is_err());
         assert!(schedule(&asking("urgent", 20), &cluster, 0).is_ok());
         assert!(schedule(&asking("important", 10), &cluster, 0).is_ok());

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::cluster::Cluster;
-use crate::cycle::{NoFit, check, filters};
+use crate::cycle::{NoFit, admits, filters};
 use crate::pod::PodInfo;
 
 /// A node, and the pods that would have to leave it.
@@ -20,6 +20,10 @@ pub struct Candidate {
     /// Pods to evict, most important first.
     pub victims: Vec<Arc<PodInfo>>,
 }
+
+/// What users read while pods are leaving for the pod already.
+pub const MAKING_ROOM: &str =
+    " preemption: not eligible due to a terminating pod on the nominated node.";
 
 /// Most nodes that are tried.
 const LIMIT: usize = 100;
@@ -59,7 +63,7 @@ pub fn preempt(
 
 fn fits(pod: &PodInfo, cluster: &Cluster, node: &str) -> bool {
     let filters = filters(pod, cluster);
-    cluster.node(node).is_some_and(|node| check(&filters, node).is_ok())
+    cluster.node(node).is_some_and(|node| admits(&filters, pod, cluster, node).is_ok())
 }
 
 /// The fewest, least important pods whose leaving lets the pod in. Leaves `trial` as it was.
@@ -146,6 +150,27 @@ mod tests {
         let names: Vec<_> = choice.victims.iter().map(|victim| victim.name.as_str()).collect();
         assert_eq!(names, ["b"]);
         assert_eq!(cluster.node("w1").unwrap().pods.len(), 2, "nothing was changed");
+    }
+
+    #[test]
+    fn room_that_is_made_for_one_is_not_promised_to_another() {
+        let mut cluster = cluster(&[node("w1", json!({})), node("w2", json!({}))]);
+        cluster.put_pod(asking("a", 1, "4"), "w1");
+        cluster.put_pod(asking("b", 1, "4"), "w2");
+        let mut chosen = Vec::new();
+        for name in ["first", "second"] {
+            let urgent = asking(name, 50, "3");
+            let failure = schedule(&urgent, &cluster, 0).unwrap_err();
+            let choice = preempt(&urgent, &cluster, &failure).unwrap();
+            let victims = choice.victims.iter().map(|victim| victim.uid.clone()).collect();
+            cluster.nominate(urgent, &choice.node, victims, std::time::Instant::now());
+            chosen.push(choice.node);
+        }
+        chosen.sort();
+        assert_eq!(chosen, ["w1", "w2"]);
+        let third = asking("third", 50, "3");
+        let failure = schedule(&third, &cluster, 0).unwrap_err();
+        assert!(preempt(&third, &cluster, &failure).is_err());
     }
 
     #[test]

@@ -130,6 +130,13 @@ impl Queue {
         }
     }
 
+    /// A try that came too early, while room is still being made, makes no pause longer.
+    pub fn forgive(&mut self, uid: &str) {
+        if let Some(entry) = self.entries.get_mut(uid) {
+            entry.attempts = entry.attempts.saturating_sub(1);
+        }
+    }
+
     /// Puts a taken pod back for another try after its back-off.
     pub fn retry(&mut self, uid: &str, now: Instant) {
         if self.entries.get(uid).is_some_and(|entry| matches!(entry.place, Place::Taken)) {

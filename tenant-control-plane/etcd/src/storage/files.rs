@@ -44,7 +44,7 @@ impl Files {
         self.dir.join(format!("{segment:010}.seg"))
     }
 
-    /// Ids of all segments on disk, ascending. Left-over temporary files are removed.
+    /// Ids of all segments on disk, ascending.
     pub fn list(&self) -> io::Result<Vec<u32>> {
         let mut ids = Vec::new();
         for entry in std::fs::read_dir(&self.dir)? {
@@ -53,12 +53,22 @@ impl Files {
                 Some("seg") => ids.extend(
                     path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse::<u32>().ok()),
                 ),
-                Some("tmp") => std::fs::remove_file(&path)?,
                 _ => {}
             }
         }
         ids.sort_unstable();
         Ok(ids)
+    }
+
+    /// Removes what a crash left half made. Only for a start: later it may be in the making.
+    pub fn remove_temporary(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "tmp") {
+                std::fs::remove_file(&path)?;
+            }
+        }
+        Ok(())
     }
 
     /// The open file of a segment.

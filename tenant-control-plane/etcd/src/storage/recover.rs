@@ -66,6 +66,7 @@ fn native(id: pb::LogId) -> LogId {
 /// Reads all segments from `from` on. The newest one is cut behind its last valid record.
 pub(super) fn scan(files: &Files, from: u32) -> Result<Recovered, RecoverError> {
     let io = |segment| move |source| RecoverError::Io { segment, source };
+    files.remove_temporary().map_err(io(from))?;
     let ids = files.list().map_err(io(from))?;
     let mut out = Recovered {
         slots: VecDeque::new(),

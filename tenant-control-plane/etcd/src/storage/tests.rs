@@ -46,6 +46,21 @@ fn segment(dir: &Path, id: u32) -> std::path::PathBuf {
 }
 
 #[test]
+fn deleting_segments_leaves_alone_what_is_in_the_making() {
+    let dir = TempDir::new().unwrap();
+    let making = dir.path().join("0000000009.tmp");
+    {
+        let log = open(dir.path());
+        append(&log, &[(0, 0, "first")]);
+        std::fs::write(&making, "half a segment").unwrap();
+        log.remove_segments(9, |_| false).unwrap();
+        assert!(making.exists());
+    }
+    open(dir.path());
+    assert!(!making.exists(), "a start clears up behind a crash");
+}
+
+#[test]
 fn entries_votes_and_marks_survive_a_restart() {
     let dir = TempDir::new().unwrap();
     let vote = pb::VoteState { term: 3, node: 9, committed: true };

@@ -169,8 +169,10 @@ impl Engine {
             self.queue.remove(&pod.uid);
             self.cluster.drop_nomination(&pod.uid);
         } else if pod.spec().scheduler_name.as_deref().unwrap_or(SCHEDULER_NAME) == SCHEDULER_NAME {
-            if let Some(node) = pod.nominated().map(str::to_owned) {
-                self.cluster.nominate(pod.clone(), &node);
+            if let Some(node) = pod.nominated().map(str::to_owned)
+                && self.cluster.nominated_node(&pod.uid) != Some(&node)
+            {
+                self.cluster.nominate(pod.clone(), &node, Vec::new(), now);
             }
             self.queue.put(pod, now);
         }
@@ -198,11 +200,15 @@ impl Engine {
                 record::count(metrics::ATTEMPTS, &[("result", "unschedulable")]);
                 let mut message = failure.message();
                 let mut nominated = None;
-                if failure.nodes > 0 {
+                if self.cluster.is_making_room(pod, now) {
+                    message.push_str(preemption::MAKING_ROOM);
+                    self.queue.forgive(&pod.uid);
+                } else if failure.nodes > 0 {
                     match preemption::preempt(pod, &self.cluster, &failure) {
                         Ok(choice) => {
                             record::count(metrics::VICTIMS, &[]);
-                            self.cluster.nominate(pod.clone(), &choice.node);
+                            let victims = choice.victims.iter().map(|v| v.uid.clone()).collect();
+                            self.cluster.nominate(pod.clone(), &choice.node, victims, now);
                             nominated = Some(choice);
                         }
                         Err(reasons) => {

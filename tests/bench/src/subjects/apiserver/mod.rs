@@ -26,8 +26,7 @@ pub const ENTRY: Entry = Entry {
     name: "apiserver",
     part: Part::ApiServer,
     about: "The API server alone on its processor, with an empty store at the start of every turn; the \
-            store, TLS in between, on the client's. Both servers get the same flags, but for those \
-            that ours does not have (front proxy, aggregator routing). The client speaks HTTP/2 over TLS \
+            store, TLS in between, on the client's. Both servers get the same flags. The client speaks HTTP/2 over TLS \
             with a client certificate, is no administrator (so rules are looked up and, in upstream, \
             fairness applies), and sends its next request when the last one is answered. *JSON* is what \
             kubectl and most programs speak; *protobuf* is what client-go speaks: the body is protobuf, \
