@@ -108,8 +108,8 @@ struct Nomination {
     since: Instant,
 }
 
-/// How long victims may take until their deletion is seen here.
-const EVICTION: Duration = Duration::from_secs(10);
+/// How long victims may take until their deletion is seen here: there may be many before them.
+const EVICTION: Duration = Duration::from_secs(60);
 
 /// Everything that a decision rests on.
 #[derive(Clone, Debug, Default)]

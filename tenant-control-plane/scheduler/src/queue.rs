@@ -144,6 +144,14 @@ impl Queue {
         }
     }
 
+    /// Gives an unschedulable pod another try after its back-off, whatever it waits for.
+    pub fn reconsider(&mut self, uid: &str, now: Instant) {
+        let place = self.entries.get(uid).map(|entry| &entry.place);
+        if matches!(place, Some(Place::Unschedulable { .. })) {
+            self.activate(uid, now);
+        }
+    }
+
     /// Something changed: pods that it may help get another try.
     pub fn changed(&mut self, event: Events, now: Instant) {
         let helped: Vec<_> = self
@@ -275,6 +283,20 @@ mod tests {
         queue.wait_for("p", Events::POD_REMOVED.0, at(1));
         assert!(queue.take(at(300)).is_none());
         assert!(queue.take(at(311)).is_some(), "the timer backs the changes up");
+    }
+
+    #[test]
+    fn a_try_that_came_too_early_makes_no_pause_longer() {
+        let (mut queue, start) = (Queue::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        queue.put(pod("p", json!({})), start);
+        for second in 0..3 {
+            queue.take(at(second)).unwrap();
+            queue.forgive("p");
+            queue.wait_for("p", 0, at(second));
+            queue.reconsider("p", at(second));
+            assert_eq!(queue.next_deadline(), Some(at(second + 1)));
+        }
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub enum Message {
     Workload(String, Option<LabelSelector>),
     /// A binding was refused or could not be sent.
     BindFailed(String),
+    /// A pod that has to leave for this one (uid) could not be evicted.
+    EvictFailed(String),
 }
 
 /// Sends messages to the engine.
@@ -147,6 +149,10 @@ impl Engine {
                 self.cluster.remove_pod(&uid);
                 self.queue.retry(&uid, now);
                 self.queue.changed(Events::POD_REMOVED, now);
+            }
+            Message::EvictFailed(uid) => {
+                self.cluster.drop_nomination(&uid);
+                self.queue.reconsider(&uid, now);
             }
         }
     }

@@ -109,6 +109,8 @@ impl Writer {
             for victim in room.iter().flat_map(|room| &room.victims) {
                 if let Err(error) = this.evict(&pod, victim).await {
                     tracing::warn!(pod.name = %victim.name, "could not evict: {error}");
+                    let _ = this.engine.send(Message::EvictFailed(pod.uid.clone()));
+                    return;
                 }
             }
         });
