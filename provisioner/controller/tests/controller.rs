@@ -2,157 +2,33 @@
 //! database to a ready cluster, workers, replacement and deletion.
 #![allow(clippy::unwrap_used)]
 
+mod fake_agent;
+
 use std::{
     net::{IpAddr, Ipv4Addr},
-    pin::Pin,
-    sync::{Arc, Mutex},
     time::Duration,
 };
 
+use fake_agent::FakeAgent;
 use marina_db::{
     ClusterId, Db, OrgId,
-    clusters::{ClusterSpec, Driver},
+    clusters::{ClusterSpec, ControlPlane, Driver},
     ids::NodeGroupId,
     node_groups::NodeGroupSpec,
     nodes::{Node, NodePhase},
     observed::ClusterPhase,
     seal::Sealer,
 };
-use provisioner_api::{HostAgent, HostAgentServer, pb};
+use provisioner_api::HostAgentServer;
 use provisioner_controller::{ControllerConfig, ControllerFlags};
 use provisioner_pki::RegionPki;
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
-use tokio_stream::{
-    Stream, StreamExt,
-    wrappers::{TcpListenerStream, WatchStream},
-};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Request, Response, Status,
-    transport::{Certificate, Identity, Server, ServerTlsConfig},
-};
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 /// A worker that exits is replaced 15 s after it was made at the earliest.
 const DEADLINE: Duration = Duration::from_secs(60);
-
-/// What the fake agent does to a worker instead of running it.
-#[derive(Clone, Debug, Default)]
-struct Faults {
-    exited: Vec<String>,
-}
-
-#[derive(Clone)]
-struct FakeAgent {
-    desired: Arc<Mutex<pb::HostDesired>>,
-    faults: Arc<Mutex<Faults>>,
-    reports: Arc<watch::Sender<pb::HostObserved>>,
-}
-
-impl FakeAgent {
-    fn new() -> Self {
-        let fake = Self {
-            desired: Arc::default(),
-            faults: Arc::default(),
-            reports: Arc::new(watch::Sender::new(pb::HostObserved::default())),
-        };
-        fake.report();
-        fake
-    }
-
-    /// Everything is as desired, but for the faults.
-    fn report(&self) {
-        let desired = self.desired.lock().unwrap().clone();
-        let faults = self.faults.lock().unwrap().clone();
-        let clusters = desired.clusters.iter().map(|cluster| cluster_state(cluster, &faults));
-        let driver =
-            pb::DriverState { name: "sandbox".into(), usable: true, message: String::new() };
-        self.reports.send_replace(pb::HostObserved {
-            host: "h1".into(),
-            revision: desired.revision,
-            capacity: Some(pb::Capacity {
-                vcpus: 4,
-                memory_mib: 8192,
-                disk_free_gib: 50,
-                port_min: 20_000,
-                port_max: 20_100,
-            }),
-            drivers: vec![driver],
-            clusters: clusters.collect(),
-            gateway: "127.0.0.1:8443".into(),
-            message: String::new(),
-        });
-    }
-}
-
-fn cluster_state(cluster: &pb::Cluster, faults: &Faults) -> pb::ClusterState {
-    let exited = |id: &str| faults.exited.iter().any(|worker| worker == id);
-    pb::ClusterState {
-        id: cluster.id.clone(),
-        members: cluster
-            .members
-            .iter()
-            .map(|member| pb::MemberState {
-                id: member.id.clone(),
-                name: member.name.clone(),
-                phase: pb::MemberPhase::Ready.into(),
-                pid: 1,
-                ..pb::MemberState::default()
-            })
-            .collect(),
-        vpc_ready: true,
-        bootstrap: cluster
-            .bootstrap
-            .as_ref()
-            .map(|_| pb::BootstrapState { done: true, message: String::new() }),
-        workers: cluster
-            .workers
-            .iter()
-            .map(|worker| {
-                let phase = match exited(&worker.id) {
-                    true => pb::WorkerPhase::Exited,
-                    false => pb::WorkerPhase::Running,
-                };
-                let (id, node_name) = (worker.id.clone(), worker.node_name.clone());
-                pb::WorkerState { id, phase: phase.into(), message: String::new(), node_name }
-            })
-            .collect(),
-        nodes: cluster
-            .workers
-            .iter()
-            .map(|worker| pb::NodeState {
-                name: worker.node_name.clone(),
-                ready: !exited(&worker.id),
-                message: String::new(),
-            })
-            .collect(),
-        nodes_known: true,
-        ..pb::ClusterState::default()
-    }
-}
-
-#[tonic::async_trait]
-impl HostAgent for FakeAgent {
-    type ObserveStream = Pin<Box<dyn Stream<Item = Result<pb::HostObserved, Status>> + Send>>;
-
-    async fn apply(&self, request: Request<pb::HostDesired>) -> Result<Response<pb::Ack>, Status> {
-        let desired = request.into_inner();
-        let revision = desired.revision;
-        let mut now = self.desired.lock().unwrap();
-        assert!(revision >= now.revision, "revisions grow");
-        *now = desired;
-        drop(now);
-        self.report();
-        Ok(Response::new(pb::Ack { revision }))
-    }
-
-    async fn observe(
-        &self,
-        _request: Request<pb::ObserveRequest>,
-    ) -> Result<Response<Self::ObserveStream>, Status> {
-        let reports = WatchStream::new(self.reports.subscribe());
-        Ok(Response::new(Box::pin(reports.map(Ok))))
-    }
-}
 
 struct Region {
     dir: tempfile::TempDir,
@@ -231,10 +107,33 @@ impl Region {
     }
 
     async fn create(&self, name: &str) -> ClusterId {
+        self.create_as(&ClusterSpec::named(name)).await
+    }
+
+    async fn create_as(&self, spec: &ClusterSpec) -> ClusterId {
         let mut tx = self.db.write().await.unwrap();
-        let cluster = tx.create_cluster(&self.org, &ClusterSpec::named(name), "ada").await.unwrap();
+        let cluster = tx.create_cluster(&self.org, spec, "ada").await.unwrap();
         tx.commit().await.unwrap();
         cluster.id
+    }
+
+    /// Takes from every API server's stored files what releases before API aggregation did not
+    /// have.
+    async fn forget_front_proxies(&self) -> usize {
+        let sealer = Sealer::load(&self.dir.path().join("secret.key")).unwrap();
+        let mut tx = self.db.write().await.unwrap();
+        let mut changed = 0;
+        for (member, json) in tx.secrets_named(&sealer, "files").await.unwrap() {
+            let mut stored: serde_json::Value = serde_json::from_slice(&json).unwrap();
+            let files = stored["files"].as_object_mut().unwrap();
+            let before = files.len();
+            files.retain(|name, _| !name.starts_with("front-proxy"));
+            changed += usize::from(files.len() < before);
+            let json = serde_json::to_vec(&stored).unwrap();
+            tx.set_secret(&sealer, &member, "files", &json).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        changed
     }
 
     async fn wait_phase(&self, id: &ClusterId, phase: ClusterPhase) {
@@ -340,6 +239,32 @@ async fn a_controller_that_comes_back_goes_on_and_changes_nothing() {
     assert!(after.contains(&before[0]), "the first cluster is given as before");
     let events = region.kinds(&id).await;
     assert_eq!(events, ["ClusterProvisioning", "ClusterReady"]);
+}
+
+#[tokio::test]
+async fn api_servers_of_an_older_release_get_new_files_one_by_one() {
+    let mut region = Region::new().await;
+    let ha = ClusterSpec { control_plane: ControlPlane::Ha, ..ClusterSpec::named("old") };
+    let id = region.create_as(&ha).await;
+    region.wait_phase(&id, ClusterPhase::Ready).await;
+    region.controller.take().unwrap().abort();
+    let servers = region.forget_front_proxies().await;
+    assert!(servers > 1, "one API server alone shows no order");
+    region.agent.front_proxies.lock().unwrap().clear();
+    region.start();
+    region
+        .wait("every API server has a front-proxy certificate again", async |_| {
+            let seen = region.agent.front_proxies.lock().unwrap();
+            (seen.last() == Some(&servers)).then_some(())
+        })
+        .await;
+    let mut seen = region.agent.front_proxies.lock().unwrap().clone();
+    seen.dedup();
+    assert_eq!(seen, (0..=servers).collect::<Vec<_>>());
+    let given = region.agent.desired.lock().unwrap().clone();
+    let flags = given.clusters[0].members.iter().flat_map(|member| &member.args);
+    let flags = flags.filter(|flag| flag.starts_with("--proxy-client-cert-file=")).count();
+    assert_eq!(flags, servers);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use super::discovery::Document;
 use super::{AVAILABLE, Server, api_services, condition};
 use crate::api::Api;
 use crate::bootstrap::ensure;
-use crate::registry::sub::connect::endpoints_of;
+use crate::registry::sub::connect::{endpoints_of, port_name};
 use crate::registry::write::{Part, change};
 
 /// How soon a server is asked again that did not answer, and how soon one that did.
@@ -78,7 +78,7 @@ fn about(api: &Api, server: &Server) -> Value {
     let spec = service.map(|service| service["spec"].clone()).unwrap_or_default();
     let port = port_name(&spec, server.port);
     let endpoints =
-        port.map(|port| endpoints_of(&api.caches, &server.namespace, &server.service, &port));
+        port.map(|port| endpoints_of(&api.caches, &server.namespace, &server.service, port));
     let mut endpoints = endpoints.unwrap_or_default();
     endpoints.sort();
     json!({"uid": server.uid, "api": server.spec, "service": spec, "endpoints": endpoints})
@@ -88,13 +88,6 @@ fn is_due(known: Option<&Found>, about: &Value) -> bool {
     known.is_none_or(|found| {
         found.about != *about || found.at.elapsed() >= AGAIN[usize::from(found.is_available)]
     })
-}
-
-/// The name of a Service's port, which may be empty.
-fn port_name(spec: &Value, port: u16) -> Option<String> {
-    let mut ports = spec["ports"].as_array()?.iter();
-    let found = ports.find(|p| p["port"].as_u64() == Some(u64::from(port)))?;
-    Some(found["name"].as_str().unwrap_or_default().to_owned())
 }
 
 async fn look(api: Arc<Api>, server: Arc<Server>, about: Value) -> (String, Found) {

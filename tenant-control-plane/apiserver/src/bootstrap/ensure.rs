@@ -68,20 +68,15 @@ pub async fn present(api: &Arc<Api>, object: Value) -> Result<(), Status> {
     }
 }
 
-/// Creates a ConfigMap, or gives an existing one the data that it lacks: replicas of different
-/// releases know different facts.
-pub async fn data(api: &Arc<Api>, object: Value) -> Result<(), Status> {
-    let mut call = call(api, &object, "create")?;
-    let complete = |old: &Value| {
-        let mut new = old.clone();
-        let data = crate::strategy::child(&mut new, "data");
-        for (key, value) in object["data"].as_object().into_iter().flatten() {
-            crate::strategy::default_to(data, key, value.clone());
-        }
-        new
-    };
+/// Creates an object, or makes an existing one what `complete` makes of it.
+async fn as_completed(
+    api: &Arc<Api>,
+    object: &Value,
+    complete: impl Fn(&Value) -> Value,
+) -> Result<(), Status> {
+    let mut call = call(api, object, "create")?;
     match stored(&call) {
-        None => present(api, object).await,
+        None => present(api, object.clone()).await,
         Some(old) if complete(&old) == *old => Ok(()),
         Some(_) => {
             call.info.verb = "update".to_owned();
@@ -90,17 +85,50 @@ pub async fn data(api: &Arc<Api>, object: Value) -> Result<(), Status> {
     }
 }
 
+/// Creates a ConfigMap, or gives an existing one the data that it lacks: replicas of different
+/// releases know different facts.
+pub async fn data(api: &Arc<Api>, object: Value) -> Result<(), Status> {
+    as_completed(api, &object, |old| {
+        let mut new = old.clone();
+        let data = crate::strategy::child(&mut new, "data");
+        for (key, value) in object["data"].as_object().into_iter().flatten() {
+            crate::strategy::default_to(data, key, value.clone());
+        }
+        new
+    })
+    .await
+}
+
+/// Creates an object or makes the given top-level fields (and labels) what they should be.
+pub async fn exactly(api: &Arc<Api>, object: Value, fields: &[&str]) -> Result<(), Status> {
+    as_completed(api, &object, |old| {
+        let mut new = old.clone();
+        for field in fields {
+            crate::strategy::keep(&mut new, &object, field);
+        }
+        add_labels(&mut new, &object);
+        new
+    })
+    .await
+}
+
+fn add_labels(new: &mut Value, wanted: &Value) {
+    for (key, value) in wanted["metadata"]["labels"].as_object().into_iter().flatten() {
+        crate::strategy::child(&mut new["metadata"], "labels")[key] = value.clone();
+    }
+}
+
 /// Creates a default role or binding, or gives an existing one the rules and subjects that it
 /// lacks. Nothing is taken away.
 pub async fn policy(api: &Arc<Api>, object: Value) -> Result<(), Status> {
-    let mut call = call(api, &object, "create")?;
-    let Some(old) = stored(&call) else { return present(api, object).await };
-    let is_rbac = call.row.group == "rbac.authorization.k8s.io";
-    if !is_rbac || old["metadata"]["annotations"][AUTO_UPDATE] == "false" {
-        return Ok(());
-    }
-    let complete = |old: &Value| -> Value {
+    as_completed(api, &object, |old| {
+        let is_rbac = object["apiVersion"]
+            .as_str()
+            .is_some_and(|v| v.starts_with("rbac.authorization.k8s.io/"));
         let mut new = old.clone();
+        if !is_rbac || old["metadata"]["annotations"][AUTO_UPDATE] == "false" {
+            return new;
+        }
         // An aggregated role's rules come from the roles that it selects.
         let lists: &[&str] = match old["aggregationRule"].is_null() {
             true => &["rules", "subjects"],
@@ -117,17 +145,10 @@ pub async fn policy(api: &Arc<Api>, object: Value) -> Result<(), Status> {
                 new[*list] = items.into();
             }
         }
-        for (key, value) in object["metadata"]["labels"].as_object().into_iter().flatten() {
-            crate::strategy::child(&mut new["metadata"], "labels")[key] = value.clone();
-        }
+        add_labels(&mut new, &object);
         new
-    };
-    if complete(&old) == *old {
-        return Ok(());
-    }
-    call.info.verb = "update".to_owned();
-    change(&call, Part::Main, false, |old| Ok(complete(old))).await?;
-    Ok(())
+    })
+    .await
 }
 
 /// Brings aggregated ClusterRoles up to date.
@@ -149,29 +170,6 @@ pub async fn aggregated_roles(api: &Arc<Api>) -> Result<(), Status> {
         .await?;
     }
     Ok(())
-}
-
-/// Creates an object or makes the given top-level fields (and labels) what they should be.
-pub async fn exactly(api: &Arc<Api>, object: Value, fields: &[&str]) -> Result<(), Status> {
-    let mut call = call(api, &object, "create")?;
-    let apply = |old: &Value| {
-        let mut new = old.clone();
-        for field in fields {
-            crate::strategy::keep(&mut new, &object, field);
-        }
-        for (key, value) in object["metadata"]["labels"].as_object().into_iter().flatten() {
-            crate::strategy::child(&mut new["metadata"], "labels")[key] = value.clone();
-        }
-        new
-    };
-    match stored(&call) {
-        None => present(api, object).await,
-        Some(old) if apply(&old) == *old => Ok(()),
-        Some(_) => {
-            call.info.verb = "update".to_owned();
-            change(&call, Part::Main, false, |old| Ok(apply(old))).await.map(|_| ())
-        }
-    }
 }
 
 /// A ConfigMap of kube-system with exactly this data.

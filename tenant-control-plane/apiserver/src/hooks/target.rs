@@ -13,7 +13,7 @@ use streaming::dial::authority;
 use streaming::hook::Endpoint;
 
 use crate::cache::Caches;
-use crate::registry::sub::connect::endpoints_of;
+use crate::registry::sub::connect::{endpoints_of, port_name};
 
 /// Port of a Service when the configuration does not say.
 const PORT: u16 = 443;
@@ -105,11 +105,8 @@ pub fn resolve(
         let host = service["spec"]["externalName"].as_str().unwrap_or_default();
         return Ok((host.to_owned(), port, false));
     }
-    let mut ports = service["spec"]["ports"].as_array().into_iter().flatten();
-    let found = ports
-        .find(|p| p["port"].as_u64() == Some(u64::from(port)))
+    let port_name = port_name(&service["spec"], port)
         .ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
-    let port_name = found["name"].as_str().unwrap_or_default();
     let endpoints = endpoints_of(caches, namespace, name, port_name);
     if endpoints.is_empty() {
         return Err(format!("no endpoints available for service {name:?}"));

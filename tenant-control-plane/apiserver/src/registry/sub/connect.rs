@@ -231,6 +231,13 @@ fn service_proxy(call: &Call, path: String) -> Result<NodeTarget, Status> {
     Ok(NodeTarget { scheme, host, port, path_and_query: path })
 }
 
+/// The name, which may be empty, of a Service's port. `None` when it does not listen there.
+pub fn port_name(service_spec: &Value, port: u16) -> Option<&str> {
+    let mut ports = service_spec["ports"].as_array()?.iter();
+    let found = ports.find(|p| p["port"].as_u64() == Some(u64::from(port)))?;
+    Some(found["name"].as_str().unwrap_or_default())
+}
+
 /// Address and port of every endpoint of a Service's port that is ready.
 pub fn endpoints_of(
     caches: &Caches,
