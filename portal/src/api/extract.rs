@@ -100,17 +100,42 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Body<T> {
                 "Send JSON: `Content-Type: application/json`.",
             ));
         }
-        let bytes = read(request).await?;
-        let mut json = serde_json::Deserializer::from_slice(&bytes);
-        let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-            let path = error.path().to_string();
-            let field = if path == "." { "body".to_owned() } else { path };
-            let message = error.into_inner().to_string();
-            Problem::invalid(vec![FieldError::new(field, message)])
-        })?;
-        json.end()
-            .map_err(|error| Problem::bad_request(format!("After the JSON body: {error}.")))?;
-        Ok(Self(value))
+        parse(&read(request).await?).map(Self)
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // A list would be taken for the fields in their order, whatever that is at the time.
+    if bytes.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+        return Err(Problem::invalid(vec![FieldError::new("body", "Send a JSON object.")]));
+    }
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let error = error.into_inner();
+        match error.classify() {
+            serde_json::error::Category::Data => {
+                let message = error.to_string();
+                Problem::invalid(vec![FieldError::new(field(&path, &message), message)])
+            }
+            _ => Problem::bad_request(format!("The body is not JSON: {error}.")),
+        }
+    })?;
+    json.end().map_err(|error| Problem::bad_request(format!("After the JSON body: {error}.")))?;
+    Ok(value)
+}
+
+/// The field that an error is about: the path leads to where the reader stood, and a field that is
+/// missing or given twice is named in the message only.
+fn field(path: &str, message: &str) -> String {
+    let named = ["missing field `", "duplicate field `"]
+        .iter()
+        .find_map(|start| message.strip_prefix(start)?.split('`').next());
+    match (path, named) {
+        ("." | "", None) => "body".to_owned(),
+        ("." | "", Some(name)) => name.to_owned(),
+        (path, Some(name)) if path.rsplit('.').next() != Some(name) => format!("{path}.{name}"),
+        (path, _) => path.to_owned(),
     }
 }
 
@@ -150,9 +175,11 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let query = parts.uri.query().unwrap_or("");
-        serde_urlencoded::from_str(query)
-            .map(Self)
-            .map_err(|error| Problem::bad_request(format!("Query parameters: {error}.")))
+        let query = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
+        serde_path_to_error::deserialize(query).map(Self).map_err(|error| {
+            let name = error.path().to_string();
+            Problem::invalid(vec![FieldError::new(name, error.into_inner().to_string())])
+        })
     }
 }
 
@@ -202,6 +229,42 @@ mod tests {
     use axum::body::Body as Incoming;
 
     use super::*;
+
+    #[test]
+    fn errors_name_the_field() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Inner {
+            #[allow(dead_code)]
+            key: String,
+        }
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Outer {
+            #[allow(dead_code)]
+            name: String,
+            #[allow(dead_code)]
+            #[serde(default)]
+            list: Vec<Inner>,
+        }
+        let told = |body: &str| {
+            let problem = parse::<Outer>(body.as_bytes()).expect_err(body);
+            let field = problem.errors.first().map(|error| error.field.clone());
+            (problem.status, field.unwrap_or_default())
+        };
+        for (body, status, field) in [
+            ("{}", 422, "name"),
+            (r#"{"name": "a", "name": "b"}"#, 422, "name"),
+            (r#"{"name": 5}"#, 422, "name"),
+            (r#"{"name": "a", "more": 1}"#, 422, "more"),
+            (r#"{"name": "a", "list": [{"key": "k"}, {}]}"#, 422, "list[1].key"),
+            (r#"["a", []]"#, 422, "body"),
+            ("{bad", 400, ""),
+            ("", 400, ""),
+            (r#"{"name": "a"} {"#, 400, ""),
+        ] {
+            assert_eq!(told(body), (status, field.to_owned()), "{body}");
+        }
+    }
 
     #[tokio::test]
     async fn a_body_that_never_ends_is_waited_for_no_longer_than_that() {

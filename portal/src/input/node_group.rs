@@ -140,6 +140,11 @@ impl NewNodeGroup {
             if !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&taint.effect.as_str()) {
                 refuse("effect", "must be `NoSchedule`, `PreferNoSchedule` or `NoExecute`.");
             }
+            let is_same = |other: &NewTaint| other.key == taint.key && other.effect == taint.effect;
+            if self.taints[..index].iter().any(is_same) {
+                let rule = "must be unique by key and effect.";
+                errors.push(FieldError::new(format!("taints[{index}]"), rule));
+            }
         }
     }
 }
@@ -200,7 +205,8 @@ mod tests {
     fn every_field_at_fault_is_named() {
         let body = json!({"name": "", "count": 101, "driver": "x", "vcpus": 0, "memory_mib": 1,
             "disk_gib": 5000, "labels": {"a b": "c", "team": "-x", "x.k8s.io/y": "z"},
-            "taints": [{"key": "k", "effect": "Never"}]});
+            "taints": [{"key": "k", "effect": "Never"}, {"key": "d", "effect": "NoExecute"},
+                {"key": "d", "value": "2", "effect": "NoExecute"}]});
         let new: NewNodeGroup = serde_json::from_value(body).expect("a body");
         let errors = new.check(Driver::Qemu).expect_err("refused");
         let fields: Vec<_> = errors.iter().map(|error| error.field.as_str()).collect();
@@ -215,6 +221,7 @@ mod tests {
             "labels.team",
             "labels.x.k8s.io/y",
             "taints[0].effect",
+            "taints[2]",
         ];
         assert_eq!(fields, expected);
     }

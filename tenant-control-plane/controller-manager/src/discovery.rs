@@ -5,6 +5,8 @@ use futures::future::join_all;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResource;
 use kube::Client;
 
+use crate::writes::message;
+
 /// One resource of one API version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Resource {
@@ -108,7 +110,7 @@ pub async fn discover(client: &Client) -> anyhow::Result<Discovery> {
                     }
                 }
             }
-            Err(error) => found.failed.push((version.clone(), error.to_string())),
+            Err(error) => found.failed.push((version.clone(), message(&error))),
         }
     }
     Ok(found)

@@ -25,6 +25,14 @@ pub fn code(error: &kube::Error) -> u16 {
     }
 }
 
+/// What an error says to people.
+pub fn message(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
 /// The `reason` of an API error, empty for anything else.
 pub fn reason(error: &kube::Error) -> &str {
     match error {

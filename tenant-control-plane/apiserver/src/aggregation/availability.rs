@@ -135,7 +135,7 @@ fn missing(server: &Server, about: &Value) -> Option<Fault> {
 }
 
 /// Asks one endpoint after the other; what the first one said counts when all fail.
-async fn ask_any(api: &Api, server: &Server, endpoints: &Value) -> Result<Document, Fault> {
+async fn ask_any(api: &Api, server: &Arc<Server>, endpoints: &Value) -> Result<Document, Fault> {
     let endpoints: Vec<(String, u16)> = Deserialize::deserialize(endpoints).unwrap_or_default();
     let mut first = None;
     for (host, port) in endpoints.into_iter().take(ATTEMPTS) {
@@ -148,7 +148,7 @@ async fn ask_any(api: &Api, server: &Server, endpoints: &Value) -> Result<Docume
 }
 
 /// Asks a server what it serves.
-async fn ask(api: &Api, server: &Server, host: &str, port: u16) -> Result<Document, Fault> {
+async fn ask(api: &Api, server: &Arc<Server>, host: &str, port: u16) -> Result<Document, Fault> {
     let user = UserInfo {
         name: "system:kube-aggregator".to_owned(),
         groups: vec!["system:masters".to_owned()],
@@ -162,11 +162,12 @@ async fn ask(api: &Api, server: &Server, host: &str, port: u16) -> Result<Docume
     let path = format!("/apis/{}/{}", server.group, server.version);
     let failed = |why: String| ("FailedDiscoveryCheck", why);
     let served = get(path.clone()).await.map_err(failed)?;
-    let served = serde_json::from_slice(&served)
-        .map_err(|e| failed(format!("the answer to {path} is not JSON: {e}")))?;
-    // Servers need not publish schemas.
     let schemas = get("/openapi/v3".to_owned()).await.unwrap_or_default();
-    Ok(Document::of(server, &served, &serde_json::from_slice(&schemas).unwrap_or_default()))
+    let server = server.clone();
+    // Lists may be long.
+    let read = tokio::task::spawn_blocking(move || Document::of(&server, &served, &schemas));
+    let read = read.await.map_err(|e| failed(e.to_string()))?;
+    read.map_err(|e| failed(format!("the answer to {path} is no APIResourceList: {e}")))
 }
 
 /// APIServices without a Service are served by this server itself.

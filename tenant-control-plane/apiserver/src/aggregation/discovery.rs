@@ -1,5 +1,8 @@
 //! What extension API servers serve, among what this server serves itself.
 
+use std::collections::HashMap;
+
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{Aggregation, Server};
@@ -21,33 +24,62 @@ pub struct Document {
     schema: Option<Value>,
 }
 
+/// What a server answers when it is asked for its resources. Of another form is no answer: clients
+/// read all groups in one document, and one bad entry would cost them all of it.
+#[derive(Deserialize)]
+struct ResourceList {
+    resources: Option<Vec<Resource>>,
+}
+
+/// An entry of it; absent and `null` are empty.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Resource {
+    name: Option<String>,
+    singular_name: Option<String>,
+    namespaced: Option<bool>,
+    group: Option<String>,
+    version: Option<String>,
+    kind: Option<String>,
+    verbs: Option<Vec<String>>,
+    short_names: Option<Vec<String>>,
+    categories: Option<Vec<String>>,
+}
+
 impl Document {
     /// From the server's `APIResourceList` and the index of its schemas.
-    pub(super) fn of(server: &Server, served: &Value, schemas: &Value) -> Self {
+    ///
+    /// # Errors
+    /// When the list is none.
+    pub(super) fn of(server: &Server, served: &[u8], schemas: &[u8]) -> serde_json::Result<Self> {
+        let served: ResourceList = serde_json::from_slice(served)?;
+        // Servers need not publish schemas.
+        let schemas: Value = serde_json::from_slice(schemas).unwrap_or_default();
         let path = format!("apis/{}/{}", server.group, server.version);
         let url = &schemas["paths"][path]["serverRelativeURL"];
         let schema = url.is_string().then(|| json!({"serverRelativeURL": url}));
-        Self { resources: resources(server, &served["resources"]), schema }
+        Ok(Self { resources: resources(server, served.resources.unwrap_or_default()), schema })
     }
 }
 
 /// The entries of an `APIResourceList` as the aggregated document has them.
-fn resources(server: &Server, list: &Value) -> Vec<Value> {
+fn resources(server: &Server, list: Vec<Resource>) -> Vec<Value> {
     let mut entries: Vec<Value> = Vec::new();
-    for resource in list.as_array().into_iter().flatten() {
-        let name = resource["name"].as_str().unwrap_or_default();
-        let or = |key: &str, default: &str| match resource[key].as_str() {
-            Some(text) if !text.is_empty() => text.to_owned(),
-            _ => default.to_owned(),
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for resource in list {
+        let or = |text: Option<String>, default: &str| {
+            text.filter(|text| !text.is_empty()).unwrap_or_else(|| default.to_owned())
         };
         let kind = json!({
-            "group": or("group", &server.group), "version": or("version", &server.version),
-            "kind": resource["kind"],
+            "group": or(resource.group, &server.group),
+            "version": or(resource.version, &server.version),
+            "kind": resource.kind.unwrap_or_default(),
         });
-        let scope = if resource["namespaced"] == true { "Namespaced" } else { "Cluster" };
-        let (parent, sub) = name.split_once('/').unwrap_or((name, ""));
-        let at = entries.iter().position(|entry| entry["resource"] == parent);
-        let at = at.unwrap_or_else(|| {
+        let verbs = resource.verbs.unwrap_or_default();
+        let scope = if resource.namespaced == Some(true) { "Namespaced" } else { "Cluster" };
+        let name = resource.name.unwrap_or_default();
+        let (parent, sub) = name.split_once('/').unwrap_or((&name, ""));
+        let at = *places.entry(parent.to_owned()).or_insert_with(|| {
             // Old clients cannot do without the kind, not even where there is none.
             let none = json!({"group": "", "version": "", "kind": ""});
             let entry =
@@ -57,7 +89,7 @@ fn resources(server: &Server, list: &Value) -> Vec<Value> {
         });
         let entry = &mut entries[at];
         if !sub.is_empty() {
-            let sub = json!({"subresource": sub, "responseKind": kind, "verbs": resource["verbs"]});
+            let sub = json!({"subresource": sub, "responseKind": kind, "verbs": verbs});
             match entry["subresources"].as_array_mut() {
                 Some(list) => list.push(sub),
                 None => entry["subresources"] = json!([sub]),
@@ -66,10 +98,13 @@ fn resources(server: &Server, list: &Value) -> Vec<Value> {
         }
         entry["responseKind"] = kind;
         entry["scope"] = scope.into();
-        entry["singularResource"] = resource["singularName"].clone();
-        for key in ["verbs", "shortNames", "categories"] {
-            if resource[key].is_array() {
-                entry[key] = resource[key].clone();
+        entry["singularResource"] = resource.singular_name.unwrap_or_default().into();
+        entry["verbs"] = verbs.into();
+        for (key, list) in
+            [("shortNames", resource.short_names), ("categories", resource.categories)]
+        {
+            if let Some(list) = list {
+                entry[key] = list.into();
             }
         }
     }
@@ -239,8 +274,16 @@ mod tests {
                 "verbs": ["get"], "group": "other", "version": "v3"},
         ]);
         let kind = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
+        let of = |list: Value| {
+            let list = json!({"resources": list}).to_string();
+            Document::of(&server("g", "v1", 1, 1), list.as_bytes(), b"")
+        };
+        for wrong in [json!([{"name": 5}]), json!(["x"]), json!([{"verbs": [1]}]), json!("x")] {
+            assert!(of(wrong.clone()).is_err(), "{wrong}");
+        }
+        assert!(of(Value::Null).unwrap().resources.is_empty());
         assert_eq!(
-            resources(&server("g", "v1", 1, 1), &list),
+            of(list).unwrap().resources,
             [
                 json!({"resource": "flunders", "singularResource": "flunder", "verbs": ["list"],
                     "scope": "Namespaced", "shortNames": ["fl"],

@@ -14,6 +14,8 @@ const READ_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 /// So much more of a body that is too large is taken and thrown away, bytes: a client that still
 /// sends must not be cut off before it has read the answer.
 const MAX_DRAIN: usize = 64 * 1024 * 1024;
+/// How deep a YAML body may be nested, as with JSON.
+const MAX_YAML_DEPTH: usize = 128;
 /// What a YAML body may expand to, bytes.
 const MAX_YAML_EXPANSION: usize = 8 * 1024 * 1024;
 
@@ -125,13 +127,39 @@ fn summary(bytes: &[u8]) -> String {
 }
 
 fn decode_yaml(bytes: &[u8]) -> Result<Value, String> {
+    // What looks like JSON nearly always is, and is read faster so.
+    if bytes.first() == Some(&b'{')
+        && let Ok(value) = serde_json::from_slice(bytes)
+    {
+        return Ok(value);
+    }
     let text = std::str::from_utf8(bytes).map_err(|e| e.to_string())?;
+    check_depth(text)?;
     let value: Value = serde_yaml_ng::from_str(text).map_err(|e| e.to_string())?;
     // Anchors let a small text grow; the parser bounds repetition, this bounds the result.
     if size(&value, MAX_YAML_EXPANSION).is_none() {
         return Err("the YAML document expands to too much".to_owned());
     }
     Ok(value)
+}
+
+/// Refuses deep nesting before a tree is made of it: what the parser does for one token grows with
+/// the depth at which it stands.
+fn check_depth(text: &str) -> Result<(), String> {
+    use saphyr_parser::{Event, Parser};
+
+    let mut depth = 0;
+    for event in Parser::new_from_str(text) {
+        match event.map_err(|e| e.to_string())?.0 {
+            Event::SequenceStart(..) | Event::MappingStart(..) => depth += 1,
+            Event::SequenceEnd | Event::MappingEnd => depth -= 1,
+            _ => {}
+        }
+        if depth > MAX_YAML_DEPTH {
+            return Err(format!("exceeded max depth of {MAX_YAML_DEPTH}"));
+        }
+    }
+    Ok(())
 }
 
 /// Rough size of a tree in bytes, or `None` when beyond the limit.
@@ -176,6 +204,25 @@ mod tests {
             yaml.ends_with("(61706956657273696f6e3a2076310a6b696e643a20506f640a6d65746164 ...)")
         );
         assert!(said(b"{\"a\":").ends_with("({\"a\":)") && said(b"").ends_with("(<empty>)"));
+    }
+
+    #[test]
+    fn deep_yaml_is_refused_at_once() {
+        let nested = |depth: usize| format!("a: {}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(decode(nested(100).as_bytes(), Notation::Yaml).is_ok());
+        for deep in [
+            nested(200),
+            "a: ".to_owned() + &"[".repeat(1_000_000),
+            "{".repeat(1_000_000),
+            "- ".repeat(200) + "x",
+        ] {
+            let why = decode(deep.as_bytes(), Notation::Yaml).unwrap_err().message;
+            assert!(why.contains("exceeded"), "{why}");
+        }
+        let json = decode(br#"{"a": [1, "x"]}"#, Notation::Yaml).unwrap();
+        assert_eq!(json, serde_json::json!({"a": [1, "x"]}));
+        let flow = decode(b"{a: [1, x]}", Notation::Yaml).unwrap();
+        assert_eq!(flow, serde_json::json!({"a": [1, "x"]}));
     }
 
     #[tokio::test]

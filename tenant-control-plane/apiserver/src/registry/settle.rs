@@ -351,12 +351,14 @@ fn check_finalizers(new: &Value, old: &Value, causes: &mut Vec<machinery::Cause>
     if old["metadata"]["deletionTimestamp"].is_null() {
         return;
     }
-    let list = |v: &Value| v["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
-    let known = list(old);
-    let added: Vec<_> = list(new).into_iter().filter(|f| !known.contains(f)).collect();
+    let known = &old["metadata"]["finalizers"];
+    let is_known = |f: &Value| known.as_array().is_some_and(|known| known.contains(f));
+    let finalizers = new["metadata"]["finalizers"].as_array().into_iter().flatten();
+    let added: Vec<String> = finalizers.filter(|f| !is_known(f)).map(Value::to_string).collect();
     if !added.is_empty() {
         let text = format!(
-            "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
+            "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+            added.join(", ")
         );
         causes.push(cause("FieldValueForbidden", "metadata.finalizers", text));
     }

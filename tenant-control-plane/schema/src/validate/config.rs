@@ -7,24 +7,14 @@ use super::faults::{entries, int, items, text};
 use super::labels::check_selector;
 use super::{At, Faults};
 
-/// Most bytes in all values of a ConfigMap or Secret.
-const DATA_MAX: usize = 1024 * 1024;
 /// Highest priority that a class of a user may have.
 const USER_PRIORITY_MAX: i64 = 1_000_000_000;
 
-/// Keys of a ConfigMap or Secret.
+/// Keys of a ConfigMap or Secret. Their size is the API server's own check.
 fn keys(object: &Value, lists: &[&str], faults: &mut Faults) {
-    let mut size = 0;
     for list in lists {
         let at = At::new(list);
-        for (key, value) in entries(object, list) {
-            let text = value.as_str().unwrap_or_default();
-            // Bytes are in base64 here: four characters for three bytes.
-            size += if *list == "data" && object["kind"] == "ConfigMap" {
-                text.len()
-            } else {
-                text.len() / 4 * 3
-            };
+        for (key, _) in entries(object, list) {
             let is_fine = key.len() <= names::DNS_SUBDOMAIN_MAX
                 && !key.is_empty()
                 && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
@@ -39,9 +29,6 @@ fn keys(object: &Value, lists: &[&str], faults: &mut Faults) {
                 );
             }
         }
-    }
-    if size > DATA_MAX {
-        faults.too_long(&At::new(lists[0]), DATA_MAX);
     }
 }
 

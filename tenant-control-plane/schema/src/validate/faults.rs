@@ -43,8 +43,12 @@ impl Faults {
     }
 
     pub(crate) fn duplicate(&mut self, at: &At<'_>, value: impl Into<Value>) {
+        self.duplicate_because(at, value, "");
+    }
+
+    pub(crate) fn duplicate_because(&mut self, at: &At<'_>, value: impl Into<Value>, detail: &str) {
         let value: Value = value.into();
-        self.add("FieldValueDuplicate", at, format!("Duplicate value: {value}"));
+        self.add("FieldValueDuplicate", at, detailed(format!("Duplicate value: {value}"), detail));
     }
 
     pub(crate) fn forbidden(&mut self, at: &At<'_>, detail: &str) {

@@ -13,6 +13,7 @@ mod fixed;
 mod job;
 mod labels;
 mod meta;
+mod node;
 mod pod;
 mod service;
 mod storage;
@@ -90,6 +91,7 @@ fn finished(faults: Faults) -> Vec<Cause> {
 fn create_rules(group: &str, kind: &str) -> Option<Rules> {
     Some(match (group, kind) {
         ("", "Pod") => pod::pod,
+        ("", "Node") => node::node,
         ("", "PodTemplate") => pod::pod_template,
         ("", "ReplicationController") => workload::replication_controller,
         ("apps", "Deployment") => workload::deployment,

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::context::{Context, Running, enqueue_changes};
 use crate::discovery::{self, Discovery, Resource};
-use crate::writes::{Writer, code, ignore_missing};
+use crate::writes::{Writer, code, ignore_missing, message};
 
 mod conditions;
 
@@ -84,7 +84,7 @@ impl Remaining {
                 }
                 self.objects.push((name, left.len()));
             }
-            Err(error) => self.failures.push(format!("{name}: {error}")),
+            Err(error) => self.failures.push(format!("{name}: {}", message(&error))),
         }
     }
 }
