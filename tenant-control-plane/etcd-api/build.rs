@@ -2,7 +2,7 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let files = protox::compile(["rpc.proto"], ["proto"])?;
+    let files = protox::compile(["rpc.proto", "lock.proto", "election.proto"], ["proto"])?;
     tonic_prost_build::configure()
         // Keys, values and snapshot blobs become `bytes::Bytes`: decoding a request then
         // borrows from the buffer that was received instead of copying each value.

@@ -8,6 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".")
         .extern_path(".etcdserverpb", "::etcd_api::pb::etcdserverpb")
         .extern_path(".mvccpb", "::etcd_api::pb::mvccpb")
+        .extern_path(".authpb", "::etcd_api::pb::authpb")
         .emit_rerun_if_changed(false)
         .compile_fds(files)?;
     Ok(())

@@ -32,6 +32,7 @@ pub fn start(node: &Arc<Node>) {
     tokio::spawn(house_loop(Arc::clone(node)));
     tokio::spawn(publish(Arc::clone(node)));
     tokio::spawn(leader_loop(Arc::clone(node)));
+    tokio::spawn(crate::compare::run(Arc::clone(node)));
     if node.config.auto_compaction != AutoCompaction::Off {
         tokio::spawn(compact_loop(Arc::clone(node)));
     }

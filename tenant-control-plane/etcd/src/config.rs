@@ -72,6 +72,8 @@ pub struct Config {
     pub token: String,
     /// TLS towards clients.
     pub client_tls: Option<ServerTls>,
+    /// Whether the common name of a client's certificate is the name of a user.
+    pub client_cert_auth: bool,
     /// TLS from other members.
     pub peer_tls: Option<ServerTls>,
     /// TLS to other members.
@@ -92,6 +94,10 @@ pub struct Config {
     pub max_concurrent_streams: u32,
     /// `--watch-progress-notify-interval`.
     pub progress_interval: Duration,
+    /// How long a token is valid after its last use.
+    pub token_ttl: Duration,
+    /// `--bcrypt-cost`.
+    pub bcrypt_cost: u32,
 }
 
 impl Config {
@@ -138,6 +144,7 @@ impl Config {
             existing,
             token: f.initial_cluster_token,
             client_tls,
+            client_cert_auth: f.client_cert_auth,
             peer_tls,
             peer_client_tls,
             timing: Timing {
@@ -157,6 +164,8 @@ impl Config {
             progress_interval: parse_duration(&f.watch_progress_notify_interval)
                 .context("--watch-progress-notify-interval")?
                 .max(Duration::from_millis(100)),
+            token_ttl: Duration::from_secs(f.auth_token_ttl),
+            bcrypt_cost: f.bcrypt_cost,
             name: f.name,
         })
     }
@@ -182,6 +191,12 @@ fn check_numbers(f: &Flags) -> anyhow::Result<()> {
         f.election_timeout,
         f.heartbeat_interval
     );
+    ensure!(
+        f.auth_token == "simple",
+        "--auth-token {:?}: only \"simple\" is implemented",
+        f.auth_token
+    );
+    ensure!((4..=31).contains(&f.bcrypt_cost), "--bcrypt-cost must be between 4 and 31");
     ensure!(f.election_timeout <= 50_000, "--election-timeout is too long");
     ensure!(
         (1024..=1 << 30).contains(&f.max_request_bytes),

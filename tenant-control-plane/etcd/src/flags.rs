@@ -111,6 +111,17 @@ pub struct Flags {
     #[arg(long, alias = "experimental-watch-progress-notify-interval", default_value = "10m")]
     pub watch_progress_notify_interval: String,
 
+    /// How users are recognized after they signed in: `simple` (tokens that members keep in
+    /// memory).
+    #[arg(long, default_value = "simple")]
+    pub auth_token: String,
+    /// Seconds that a token is valid after its last use.
+    #[arg(long, default_value_t = 300)]
+    pub auth_token_ttl: u64,
+    /// Cost of hashing passwords, between 4 and 31: one more doubles it.
+    #[arg(long, default_value_t = 10)]
+    pub bcrypt_cost: u32,
+
     /// `debug`, `info`, `warn` or `error`.
     #[arg(long, default_value = "info")]
     pub log_level: String,

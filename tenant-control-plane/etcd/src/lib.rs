@@ -63,7 +63,9 @@
 //! 5. *What is read is checked*: values against their CRC at each read, records when read back.
 //! 6. *Nothing that is referred to is deleted*: a segment goes only when the checkpoint on disk
 //!    and the state in memory both hold nothing in it, and the log begins behind it.
-//! 7. *Members agree*: a SHA-256 chain over all applied entries is part of the state.
+//! 7. *Members agree*: a SHA-256 chain over all applied entries and what they did is part of the
+//!    state; the leader compares it with the others' every few seconds ([`compare`]). A member that
+//!    differs raises CORRUPT and serves no more.
 //!
 //! # Where to go next
 //!
@@ -72,9 +74,11 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod access;
 pub mod authority;
 pub mod background;
 pub mod backup;
+pub mod compare;
 pub mod config;
 pub mod flags;
 pub mod grpc;

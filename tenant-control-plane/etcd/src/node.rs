@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use etcd_api::error::EtcdError;
-use etcd_api::pb::etcdserverpb::ResponseHeader;
+use etcd_api::pb::etcdserverpb::{AlarmType, ResponseHeader};
 use prost::Message;
 use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
@@ -90,10 +90,20 @@ impl Node {
         *header = Some(self.header(revision));
     }
 
-    /// Has a request carried out by the cluster. Returns when it is applied here.
+    /// Has something carried out for the cluster itself. Returns when it is applied here.
     pub async fn propose(&self, op: Op) -> Result<Outcome, Status> {
+        let caller = pb::Caller { internal: true, ..Default::default() };
+        self.propose_as(op, Some(caller)).await
+    }
+
+    /// Has a request carried out by the cluster. Returns when it is applied here.
+    pub async fn propose_as(&self, op: Op, caller: Option<pb::Caller>) -> Result<Outcome, Status> {
+        let is_internal = caller.as_ref().is_some_and(|caller| caller.internal);
+        if !is_internal && !matches!(op, Op::Alarm(_)) {
+            self.must_be_sound()?;
+        }
         let (id, outcome) = self.machine.waiters.register();
-        let proposal = pb::Proposal { id, op: Some(op) };
+        let proposal = pb::Proposal { id, op: Some(op), caller };
         let give_up = |e: EtcdError| {
             self.machine.waiters.finish(id, Err(e));
             Status::from(e)
@@ -108,6 +118,15 @@ impl Node {
             Ok(Ok(answer)) => answer.map_err(Status::from),
             Ok(Err(_)) => Err(EtcdError::Stopped.into()),
             Err(_) => Err(give_up(EtcdError::Timeout)),
+        }
+    }
+
+    /// Refuses when this member's state is known to be damaged.
+    pub fn must_be_sound(&self) -> Result<(), EtcdError> {
+        let (id, _) = self.consensus.ids();
+        match self.machine.has_alarm(id, AlarmType::Corrupt) {
+            true => Err(EtcdError::Corrupt),
+            false => Ok(()),
         }
     }
 

@@ -10,6 +10,8 @@ use etcd_api::pb::etcdserverpb::kv_server::KvServer;
 use etcd_api::pb::etcdserverpb::lease_server::LeaseServer;
 use etcd_api::pb::etcdserverpb::maintenance_server::MaintenanceServer;
 use etcd_api::pb::etcdserverpb::watch_server::WatchServer;
+use etcd_api::pb::v3electionpb::election_server::ElectionServer;
+use etcd_api::pb::v3lockpb::lock_server::LockServer;
 use etcd_api::tls::server_config;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -19,6 +21,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::service::Routes;
@@ -27,9 +30,12 @@ use tower::ServiceExt;
 use crate::authority::FixAuthority;
 use crate::config::{Listen, ServerTls};
 use crate::grpc::auth::AuthService;
+use crate::grpc::caller::CommonName;
 use crate::grpc::cluster::ClusterService;
+use crate::grpc::election::ElectionService;
 use crate::grpc::kv::KvService;
 use crate::grpc::lease::LeaseService;
+use crate::grpc::lock::LockService;
 use crate::grpc::maintenance::MaintenanceService;
 use crate::grpc::watch::WatchService;
 use crate::metrics;
@@ -66,9 +72,11 @@ pub fn client_routes(node: &Arc<Node>) -> Routes {
         WatchServer::new(WatchService { node: n() }).max_encoding_message_size(MAX_MESSAGE),
     )
     .add_service(LeaseServer::new(LeaseService { node: n() }))
-    .add_service(ClusterServer::new(ClusterService { node: n() }))
+    .add_service(ClusterServer::new(ClusterService { node: n(), for_members: false }))
     .add_service(MaintenanceServer::new(MaintenanceService { node: n() }))
-    .add_service(AuthServer::new(AuthService { node: n() }));
+    .add_service(AuthServer::new(AuthService { node: n() }))
+    .add_service(LockServer::new(LockService { node: n() }))
+    .add_service(ElectionServer::new(ElectionService { node: n() }));
     routes.prepare()
 }
 
@@ -79,7 +87,7 @@ pub fn peer_routes(node: &Arc<Node>) -> Routes {
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE),
     )
-    .add_service(ClusterServer::new(ClusterService { node: Arc::clone(node) }))
+    .add_service(ClusterServer::new(ClusterService { node: Arc::clone(node), for_members: true }))
     .prepare()
 }
 
@@ -148,7 +156,6 @@ async fn connection(
 ) -> Result<(), BoxError> {
     tcp.set_nodelay(true)?;
     let streams = node.config.max_concurrent_streams;
-    let service = hyper::service::service_fn(move |r| answer(r, what.clone(), Arc::clone(&node)));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http2()
@@ -159,17 +166,34 @@ async fn connection(
         .max_send_buf_size(64 << 10)
         .keep_alive_interval(Some(Duration::from_secs(60)))
         .keep_alive_timeout(Duration::from_secs(20));
+    let service = |name: Option<CommonName>| {
+        hyper::service::service_fn(move |mut r: Request<Incoming>| {
+            if let Some(name) = &name {
+                r.extensions_mut().insert(name.clone());
+            }
+            answer(r, what.clone(), Arc::clone(&node))
+        })
+    };
     match tls {
         Some(acceptor) => {
             let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)).await??;
+            let service = service(common_name(stream.get_ref().1.peer_certificates()));
             let conn = builder.serve_connection(TokioIo::new(FixAuthority::new(stream)), service);
             watcher.watch(conn.into_owned()).await
         }
         None => {
+            let service = service(None);
             let conn = builder.serve_connection(TokioIo::new(FixAuthority::new(tcp)), service);
             watcher.watch(conn.into_owned()).await
         }
     }
+}
+
+/// The common name of the certificate that a client has shown.
+fn common_name(shown: Option<&[CertificateDer<'_>]>) -> Option<CommonName> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(shown?.first()?).ok()?;
+    let name = certificate.subject().iter_common_name().next()?.as_str().ok()?;
+    Some(CommonName(name.into()))
 }
 
 async fn answer(

@@ -14,6 +14,7 @@ use etcd_api::pb::etcdserverpb::{
 use tonic::{Request, Response, Status};
 
 use super::Answer;
+use super::caller::{administrator, somebody};
 use crate::config::member_id;
 use crate::node::Node;
 use crate::pb;
@@ -24,6 +25,8 @@ use crate::pb::proposal::Op;
 pub struct ClusterService {
     /// The member.
     pub node: Arc<Node>,
+    /// Other members ask: they have looked who is behind it.
+    pub for_members: bool,
 }
 
 impl ClusterService {
@@ -46,6 +49,13 @@ impl ClusterService {
                 }
             })
             .collect()
+    }
+
+    async fn administered<T>(&self, r: &Request<T>) -> Result<(), Status> {
+        if !self.for_members {
+            administrator(&self.node, r).await?;
+        }
+        Ok(())
     }
 
     fn find(&self, id: u64) -> Result<Member, Status> {
@@ -80,6 +90,7 @@ fn check_urls(urls: &[String]) -> Result<(), EtcdError> {
 #[tonic::async_trait]
 impl Cluster for ClusterService {
     async fn member_add(&self, r: Request<MemberAddRequest>) -> Answer<MemberAddResponse> {
+        self.administered(&r).await?;
         if let Some(mut leader) = self.leader()? {
             return leader.member_add(r.into_inner()).await;
         }
@@ -118,6 +129,7 @@ impl Cluster for ClusterService {
     }
 
     async fn member_remove(&self, r: Request<MemberRemoveRequest>) -> Answer<MemberRemoveResponse> {
+        self.administered(&r).await?;
         if let Some(mut leader) = self.leader()? {
             return leader.member_remove(r.into_inner()).await;
         }
@@ -136,6 +148,7 @@ impl Cluster for ClusterService {
     }
 
     async fn member_update(&self, r: Request<MemberUpdateRequest>) -> Answer<MemberUpdateResponse> {
+        self.administered(&r).await?;
         if let Some(mut leader) = self.leader()? {
             return leader.member_update(r.into_inner()).await;
         }
@@ -153,6 +166,9 @@ impl Cluster for ClusterService {
         if r.get_ref().linearizable {
             self.node.linearize().await?;
         }
+        if !self.for_members {
+            somebody(&self.node, &r).await?;
+        }
         Ok(Response::new(MemberListResponse {
             header: self.node.header_now(),
             members: self.members(),
@@ -163,6 +179,7 @@ impl Cluster for ClusterService {
         &self,
         r: Request<MemberPromoteRequest>,
     ) -> Answer<MemberPromoteResponse> {
+        self.administered(&r).await?;
         if let Some(mut leader) = self.leader()? {
             return leader.member_promote(r.into_inner()).await;
         }

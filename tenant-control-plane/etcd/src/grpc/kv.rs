@@ -11,12 +11,16 @@ use etcd_api::pb::etcdserverpb::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::caller::{administrator, caller};
 use super::{Answer, checks};
+use crate::access::check::Check;
+use crate::machine::State;
 use crate::machine::read::damaged;
 use crate::machine::waiters::Outcome;
 use crate::metrics::Counted;
 use crate::mvcc::txn::{TxnError, is_read_only, read_txn};
 use crate::node::Node;
+use crate::pb::Caller;
 use crate::pb::proposal::Op;
 
 /// Keys in one piece of a streamed range.
@@ -34,21 +38,63 @@ fn mismatch(outcome: Outcome) -> Status {
 }
 
 impl KvService {
-    async fn read_range(&self, r: &RangeRequest) -> Result<RangeResponse, Status> {
+    /// Answers a range request.
+    pub async fn read_range(
+        &self,
+        r: &RangeRequest,
+        caller: Option<&Caller>,
+    ) -> Result<RangeResponse, Status> {
         checks::range(r)?;
+        self.node.must_be_sound()?;
         self.node.metrics.count(Counted::Range);
         if !r.serializable {
             self.node.linearize().await?;
         }
-        let mut response = self.node.machine.range(r).await?;
+        let machine = &self.node.machine;
+        if machine.is_guarded() {
+            check(&machine.read(), caller).read(&r.key, &r.range_end)?;
+        }
+        let mut response = machine.range(r).await?;
+        if machine.is_guarded() {
+            machine.read().access.is_still(caller)?;
+        }
         self.node.fill(&mut response.header);
         Ok(response)
     }
 
-    async fn read_only_txn(&self, r: &TxnRequest) -> Result<TxnResponse, Status> {
+    /// Carries out a transaction.
+    pub async fn run_txn(
+        &self,
+        r: TxnRequest,
+        caller: Option<Caller>,
+    ) -> Result<TxnResponse, Status> {
+        checks::txn(&r, self.node.config.max_txn_ops)?;
+        self.node.metrics.count(Counted::Txn);
+        let mut response = if is_read_only(&r) {
+            self.read_only_txn(&r, caller.as_ref()).await?
+        } else {
+            match self.node.propose_as(Op::Txn(r), caller).await? {
+                Outcome::Txn(response) => response,
+                other => return Err(mismatch(other)),
+            }
+        };
+        self.node.fill(&mut response.header);
+        Ok(response)
+    }
+
+    async fn read_only_txn(
+        &self,
+        r: &TxnRequest,
+        caller: Option<&Caller>,
+    ) -> Result<TxnResponse, Status> {
+        self.node.must_be_sound()?;
         self.node.linearize().await?;
         let machine = &self.node.machine;
-        let answer = read_txn(&machine.read().store, r, machine.log.files().as_ref());
+        let answer = {
+            let state = machine.read();
+            check(&state, caller).txn(r)?;
+            read_txn(&state.store, r, machine.log.files().as_ref())
+        };
         match answer {
             Ok(response) => Ok(response),
             Err(TxnError::Etcd(e)) => Err(e.into()),
@@ -57,17 +103,24 @@ impl KvService {
     }
 }
 
+fn check<'a>(state: &'a State, caller: Option<&'a Caller>) -> Check<'a> {
+    Check { access: &state.access, store: &state.store, caller }
+}
+
 #[tonic::async_trait]
 impl Kv for KvService {
     async fn range(&self, r: Request<RangeRequest>) -> Answer<RangeResponse> {
-        self.read_range(r.get_ref()).await.map(Response::new)
+        let caller = caller(&self.node, &r).await?;
+        self.read_range(r.get_ref(), caller.as_ref()).await.map(Response::new)
     }
 
     type RangeStreamStream = ReceiverStream<Result<RangeStreamResponse, Status>>;
 
     async fn range_stream(&self, r: Request<RangeRequest>) -> Answer<Self::RangeStreamStream> {
+        let caller = caller(&self.node, &r).await?;
         let r = r.into_inner();
         checks::range(&r)?;
+        self.node.must_be_sound()?;
         let filtered = r.min_mod_revision != 0
             || r.max_mod_revision != 0
             || r.min_create_revision != 0
@@ -80,6 +133,7 @@ impl Kv for KvService {
         if !r.serializable {
             self.node.linearize().await?;
         }
+        check(&self.node.machine.read(), caller.as_ref()).read(&r.key, &r.range_end)?;
         let (tx, rx) = tokio::sync::mpsc::channel(2);
         let node = Arc::clone(&self.node);
         tokio::spawn(async move {
@@ -92,10 +146,11 @@ impl Kv for KvService {
     }
 
     async fn put(&self, r: Request<PutRequest>) -> Answer<PutResponse> {
+        let caller = caller(&self.node, &r).await?;
         let r = r.into_inner();
         checks::put(&r)?;
         self.node.metrics.count(Counted::Put);
-        match self.node.propose(Op::Put(r)).await? {
+        match self.node.propose_as(Op::Put(r), caller).await? {
             Outcome::Put(mut response) => {
                 self.node.fill(&mut response.header);
                 Ok(Response::new(response))
@@ -105,10 +160,11 @@ impl Kv for KvService {
     }
 
     async fn delete_range(&self, r: Request<DeleteRangeRequest>) -> Answer<DeleteRangeResponse> {
+        let caller = caller(&self.node, &r).await?;
         let r = r.into_inner();
         checks::delete_range(&r)?;
         self.node.metrics.count(Counted::Delete);
-        match self.node.propose(Op::DeleteRange(r)).await? {
+        match self.node.propose_as(Op::DeleteRange(r), caller).await? {
             Outcome::DeleteRange(mut response) => {
                 self.node.fill(&mut response.header);
                 Ok(Response::new(response))
@@ -118,25 +174,15 @@ impl Kv for KvService {
     }
 
     async fn txn(&self, r: Request<TxnRequest>) -> Answer<TxnResponse> {
-        let r = r.into_inner();
-        checks::txn(&r, self.node.config.max_txn_ops)?;
-        self.node.metrics.count(Counted::Txn);
-        let mut response = if is_read_only(&r) {
-            self.read_only_txn(&r).await?
-        } else {
-            match self.node.propose(Op::Txn(r)).await? {
-                Outcome::Txn(response) => response,
-                other => return Err(mismatch(other)),
-            }
-        };
-        self.node.fill(&mut response.header);
-        Ok(Response::new(response))
+        let caller = caller(&self.node, &r).await?;
+        self.run_txn(r.into_inner(), caller).await.map(Response::new)
     }
 
     async fn compact(&self, r: Request<CompactionRequest>) -> Answer<CompactionResponse> {
+        let caller = administrator(&self.node, &r).await?;
         let r = r.into_inner();
         let physical = r.physical;
-        let outcome = self.node.propose(Op::Compact(r)).await?;
+        let outcome = self.node.propose_as(Op::Compact(r), caller).await?;
         let Outcome::Done(revision) = outcome else {
             return Err(mismatch(outcome));
         };

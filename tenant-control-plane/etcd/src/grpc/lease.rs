@@ -13,6 +13,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Answer;
+use super::caller::caller;
+use crate::access::check::Check;
+use crate::access::grants::Access;
 use crate::node::Node;
 use crate::pb;
 use crate::pb::proposal::Op;
@@ -26,34 +29,49 @@ pub struct LeaseService {
     pub node: Arc<Node>,
 }
 
+/// A lease must outlive an election: one and a half election timeouts, in whole seconds.
+fn min_ttl(node: &Node) -> i64 {
+    let ms = node.config.timing.election.as_millis() as i64;
+    (ms * 3 / 2 + 999) / 1000
+}
+
+/// Grants a lease; id 0 lets the server choose. Gives id and time to live.
+pub async fn grant(node: &Node, wanted: i64, ttl: i64) -> Result<(i64, i64), Status> {
+    if ttl > MAX_TTL {
+        return Err(EtcdError::LeaseTtlTooLarge.into());
+    }
+    let ttl = ttl.max(min_ttl(node));
+    let mut id = wanted;
+    loop {
+        if id == 0 {
+            id = rand::random::<i64>() & i64::MAX;
+            continue;
+        }
+        match node.propose(Op::LeaseGrant(pb::LeaseGrant { id, ttl })).await {
+            Err(s) if wanted == 0 && EtcdError::of(&s) == Some(EtcdError::LeaseExists) => id = 0,
+            Err(s) => return Err(s),
+            Ok(_) => return Ok((id, ttl)),
+        }
+    }
+}
+
 impl LeaseService {
-    /// A lease must outlive an election: one and a half election timeouts, in whole seconds.
-    fn min_ttl(&self) -> i64 {
-        let ms = self.node.config.timing.election.as_millis() as i64;
-        (ms * 3 / 2 + 999) / 1000
+    /// Refuses who may not read every key of these leases.
+    fn may_see(&self, ids: &[i64], caller: Option<&pb::Caller>) -> Result<(), EtcdError> {
+        let state = self.node.machine.read();
+        if !state.access.enabled {
+            return Ok(());
+        }
+        state.access.must_be_named(caller)?;
+        let check = Check { access: &state.access, store: &state.store, caller };
+        ids.iter().try_for_each(|id| check.lease(*id, Access::Read))
     }
 }
 
 #[tonic::async_trait]
 impl Lease for LeaseService {
     async fn lease_grant(&self, r: Request<LeaseGrantRequest>) -> Answer<LeaseGrantResponse> {
-        let r = r.into_inner();
-        if r.ttl > MAX_TTL {
-            return Err(EtcdError::LeaseTtlTooLarge.into());
-        }
-        let ttl = r.ttl.max(self.min_ttl());
-        let mut id = r.id;
-        loop {
-            if id == 0 {
-                id = rand::random::<i64>() & i64::MAX;
-                continue;
-            }
-            match self.node.propose(Op::LeaseGrant(pb::LeaseGrant { id, ttl })).await {
-                Err(s) if r.id == 0 && EtcdError::of(&s) == Some(EtcdError::LeaseExists) => id = 0,
-                Err(s) => return Err(s),
-                Ok(_) => break,
-            }
-        }
+        let (id, ttl) = grant(&self.node, r.get_ref().id, r.get_ref().ttl).await?;
         Ok(Response::new(LeaseGrantResponse {
             header: self.node.header_now(),
             id,
@@ -63,7 +81,8 @@ impl Lease for LeaseService {
     }
 
     async fn lease_revoke(&self, r: Request<LeaseRevokeRequest>) -> Answer<LeaseRevokeResponse> {
-        self.node.propose(Op::LeaseRevoke(r.get_ref().id)).await?;
+        let caller = caller(&self.node, &r).await?;
+        self.node.propose_as(Op::LeaseRevoke(r.get_ref().id), caller).await?;
         Ok(Response::new(LeaseRevokeResponse { header: self.node.header_now() }))
     }
 
@@ -98,7 +117,11 @@ impl Lease for LeaseService {
         &self,
         r: Request<LeaseTimeToLiveRequest>,
     ) -> Answer<LeaseTimeToLiveResponse> {
+        let caller = caller(&self.node, &r).await?;
         let r = r.into_inner();
+        if r.keys {
+            self.may_see(&[r.id], caller.as_ref())?;
+        }
         let time = self.node.lease_at_leader(r.id, false).await?;
         let mut response = LeaseTimeToLiveResponse {
             header: self.node.header_now(),
@@ -114,21 +137,19 @@ impl Lease for LeaseService {
             {
                 response.keys = lease.keys.iter().map(|k| k.to_vec().into()).collect();
             }
+            if r.keys {
+                self.node.machine.read().access.is_still(caller.as_ref())?;
+            }
         }
         Ok(Response::new(response))
     }
 
-    async fn lease_leases(&self, _: Request<LeaseLeasesRequest>) -> Answer<LeaseLeasesResponse> {
+    async fn lease_leases(&self, r: Request<LeaseLeasesRequest>) -> Answer<LeaseLeasesResponse> {
+        let caller = caller(&self.node, &r).await?;
         self.node.linearize().await?;
-        let leases = self
-            .node
-            .machine
-            .read()
-            .store
-            .leases
-            .keys()
-            .map(|id| LeaseStatus { id: *id })
-            .collect();
+        let ids: Vec<i64> = self.node.machine.read().store.leases.keys().copied().collect();
+        self.may_see(&ids, caller.as_ref())?;
+        let leases = ids.into_iter().map(|id| LeaseStatus { id }).collect();
         Ok(Response::new(LeaseLeasesResponse { header: self.node.header_now(), leases }))
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use etcd_api::error::EtcdError;
+use etcd_api::pb::etcdserverpb::alarm_request::AlarmAction;
 use etcd_api::pb::etcdserverpb::maintenance_server::Maintenance;
 use etcd_api::pb::etcdserverpb::{
     AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
@@ -15,6 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::Answer;
+use super::caller::{administrator, somebody};
 use crate::backup;
 use crate::machine::view::View;
 use crate::machine::waiters::Outcome;
@@ -71,7 +73,11 @@ impl MaintenanceService {
 #[tonic::async_trait]
 impl Maintenance for MaintenanceService {
     async fn alarm(&self, r: Request<AlarmRequest>) -> Answer<AlarmResponse> {
-        match self.node.propose(Op::Alarm(r.into_inner())).await? {
+        let caller = match r.get_ref().action() {
+            AlarmAction::Get => somebody(&self.node, &r).await?,
+            _ => administrator(&self.node, &r).await?,
+        };
+        match self.node.propose_as(Op::Alarm(r.into_inner()), caller).await? {
             Outcome::Alarms(alarms) => {
                 Ok(Response::new(AlarmResponse { header: self.node.header_now(), alarms }))
             }
@@ -79,7 +85,8 @@ impl Maintenance for MaintenanceService {
         }
     }
 
-    async fn status(&self, _: Request<StatusRequest>) -> Answer<StatusResponse> {
+    async fn status(&self, r: Request<StatusRequest>) -> Answer<StatusResponse> {
+        somebody(&self.node, &r).await?;
         let status = self.node.consensus.status();
         let (disk, _) = self.node.machine.log.usage();
         let (in_use, errors) = {
@@ -115,19 +122,22 @@ impl Maintenance for MaintenanceService {
         }))
     }
 
-    async fn defragment(&self, _: Request<DefragmentRequest>) -> Answer<DefragmentResponse> {
+    async fn defragment(&self, r: Request<DefragmentRequest>) -> Answer<DefragmentResponse> {
+        administrator(&self.node, &r).await?;
         crate::background::defragment(&self.node)
             .await
             .map_err(|e| Status::internal(format!("etcdserver: {e}")))?;
         Ok(Response::new(DefragmentResponse { header: self.node.header_now() }))
     }
 
-    async fn hash(&self, _: Request<HashRequest>) -> Answer<HashResponse> {
+    async fn hash(&self, r: Request<HashRequest>) -> Answer<HashResponse> {
+        administrator(&self.node, &r).await?;
         let (hash, ..) = self.hash(0).await?;
         Ok(Response::new(HashResponse { header: self.node.header_now(), hash }))
     }
 
     async fn hash_kv(&self, r: Request<HashKvRequest>) -> Answer<HashKvResponse> {
+        administrator(&self.node, &r).await?;
         let (hash, compact_revision, hash_revision) = self.hash(r.get_ref().revision).await?;
         Ok(Response::new(HashKvResponse {
             header: self.node.header_now(),
@@ -139,7 +149,8 @@ impl Maintenance for MaintenanceService {
 
     type SnapshotStream = ReceiverStream<Result<SnapshotResponse, Status>>;
 
-    async fn snapshot(&self, _: Request<SnapshotRequest>) -> Answer<Self::SnapshotStream> {
+    async fn snapshot(&self, r: Request<SnapshotRequest>) -> Answer<Self::SnapshotStream> {
+        administrator(&self.node, &r).await?;
         let (tx, rx) = tokio::sync::mpsc::channel(4);
         let node = Arc::clone(&self.node);
         let view = View::open(&node.machine);
@@ -163,6 +174,7 @@ impl Maintenance for MaintenanceService {
     }
 
     async fn move_leader(&self, r: Request<MoveLeaderRequest>) -> Answer<MoveLeaderResponse> {
+        administrator(&self.node, &r).await?;
         let target = r.get_ref().target_id;
         let status = self.node.consensus.status();
         if !status.is_leader {

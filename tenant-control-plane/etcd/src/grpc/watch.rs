@@ -21,6 +21,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Answer;
+use super::caller::Credentials;
+use crate::access::grants::Access;
 use crate::machine::read::Past;
 use crate::metrics::Counted;
 use crate::mvcc::Values;
@@ -52,10 +54,12 @@ impl Watch for WatchService {
 
     async fn watch(&self, r: Request<Streaming<WatchRequest>>) -> Answer<Self::WatchStream> {
         let needs_leader = r.metadata().get("hasleader").is_some_and(|v| v == "true");
+        let credentials = Credentials::of(&r);
         let (out, rx) = mpsc::channel(OUT);
         let stream = Stream {
             queue: self.node.machine.hub.open_stream(),
             node: Arc::clone(&self.node),
+            credentials,
             out,
             watchers: HashMap::new(),
             by_hub: HashMap::new(),
@@ -81,6 +85,7 @@ struct Watcher {
 
 struct Stream {
     node: Arc<Node>,
+    credentials: Credentials,
     queue: Queue,
     out: mpsc::Sender<Result<WatchResponse, Status>>,
     watchers: HashMap<i64, Watcher>,
@@ -174,6 +179,17 @@ impl Stream {
         self.send(response).await
     }
 
+    /// Refuses keys that whoever opened the stream may not read now.
+    async fn check_access(&self, r: &WatchCreateRequest) -> Result<(), Status> {
+        self.node.must_be_sound()?;
+        if !self.node.machine.is_guarded() {
+            return Ok(());
+        }
+        let caller = self.credentials.caller(&self.node).await?;
+        let access = &self.node.machine.read().access;
+        Ok(access.may(caller.as_ref(), Access::Read, &r.key, &r.range_end)?)
+    }
+
     async fn create(&mut self, mut r: WatchCreateRequest) -> Result<(), Gone> {
         if r.key.is_empty() {
             // The smallest key.
@@ -184,6 +200,15 @@ impl Stream {
         }
         if !r.range_end.is_empty() && r.range_end[..] != [0] && r.key >= r.range_end {
             return self.refuse("mvcc: watcher range is empty").await;
+        }
+        if let Err(status) = self.check_access(&r).await {
+            return self
+                .refuse(&format!(
+                    "rpc error: code = {:?} desc = {}",
+                    status.code(),
+                    status.message()
+                ))
+                .await;
         }
         let watch_id = match r.watch_id {
             0 => {

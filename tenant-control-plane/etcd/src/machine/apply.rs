@@ -11,9 +11,12 @@ use prost::Message;
 use super::state::State;
 use super::waiters::{Answer, Outcome};
 use super::{Machine, waiters::Waiters};
+use crate::access::check::Check;
+use crate::access::token;
 use crate::mvcc::store::Revision;
 use crate::mvcc::txn::{self, Context, TxnError};
 use crate::pb;
+use crate::pb::auth_change::Change;
 use crate::pb::proposal::Op;
 use crate::storage::files::Files;
 use crate::storage::log::{EntryType, LogEntry};
@@ -24,10 +27,18 @@ struct Effects {
     answers: Vec<(u64, Answer)>,
     revisions: Vec<Arc<Revision>>,
     sweep: bool,
+    tokens: Vec<TokenEffect>,
+}
+
+/// What becomes of tokens.
+enum TokenEffect {
+    Assign { token: String, user: String },
+    ForgetUser(String),
+    ForgetAll,
 }
 
 impl Machine {
-    /// Applies entries in order. After each the state, the applied index and the hash chain move
+    /// Applies entries in order. After each the state, the applied index and the digest move
     /// together; then watchers, then callers, then readers learn of it.
     pub fn apply(&self, entry: &LogEntry, membership: Option<bytes::Bytes>) {
         let batch = match entry.entry_type {
@@ -51,8 +62,18 @@ impl Machine {
             if let Some(m) = membership {
                 state.membership = m;
             }
-            state.link(entry);
+            state.link(entry, &effects.revisions);
             state.applied = Some((entry.term, entry.index));
+            self.guarded.store(state.access.enabled, Ordering::Release);
+            self.alarmed.store(!state.alarms.is_empty(), Ordering::Release);
+            self.digests.remember(entry.index, state.digest);
+        }
+        for effect in effects.tokens {
+            match effect {
+                TokenEffect::Assign { token, user } => self.tokens.assign(token, user),
+                TokenEffect::ForgetUser(user) => self.tokens.forget_user(&user),
+                TokenEffect::ForgetAll => self.tokens.forget_all(),
+            }
         }
         self.hub.publish(effects.revisions);
         for (id, answer) in effects.answers {
@@ -90,7 +111,13 @@ fn apply_one(
     let answer = waiters.is_waiting(id);
     let locate = |value: &bytes::Bytes| entry.locate(value);
     let cx = Context { values: files, locate: &locate, answer };
-    let outcome = match run(state, op, &cx, effects) {
+    let check =
+        Check { access: &state.access, store: &state.store, caller: proposal.caller.as_ref() };
+    let outcome = match check.op(&op).map_err(TxnError::from) {
+        Ok(()) => run(state, op, entry.index, &cx, effects),
+        Err(e) => Err(e),
+    };
+    let outcome = match outcome {
         Ok(outcome) => Ok(outcome),
         Err(TxnError::Etcd(e)) => Err(e),
         Err(TxnError::Read(e)) => damaged(&format!("applying entry {}: {e}", entry.index)),
@@ -103,6 +130,7 @@ fn apply_one(
 fn run(
     state: &mut State,
     op: Op,
+    index: u64,
     cx: &Context<'_>,
     effects: &mut Effects,
 ) -> Result<Outcome, TxnError> {
@@ -147,9 +175,53 @@ fn run(
             state.members.remove(&id);
             (Outcome::Done(state.store.revision), None)
         }
+        Op::Auth(r) => {
+            change_access(state, r, effects)?;
+            (Outcome::Done(state.store.revision), None)
+        }
+        Op::BeginDigest(_) => {
+            state.digest = Some([0; 32]);
+            (Outcome::Done(state.store.revision), None)
+        }
+        Op::Login(r) => (login(state, r, index, effects)?, None),
     };
     effects.revisions.extend(revision.map(Arc::new));
     Ok(outcome)
+}
+
+fn change_access(
+    state: &mut State,
+    r: pb::AuthChange,
+    effects: &mut Effects,
+) -> Result<(), EtcdError> {
+    let Some(change) = r.change else { return Ok(()) };
+    let token_effect = match &change {
+        Change::Disable(_) => Some(TokenEffect::ForgetAll),
+        Change::UserDelete(r) => Some(TokenEffect::ForgetUser(r.name.clone())),
+        Change::UserChangePassword(r) => Some(TokenEffect::ForgetUser(r.name.clone())),
+        _ => None,
+    };
+    state.access.change(change)?;
+    effects.tokens.extend(token_effect);
+    Ok(())
+}
+
+fn login(
+    state: &State,
+    r: pb::Login,
+    index: u64,
+    effects: &mut Effects,
+) -> Result<Outcome, EtcdError> {
+    if !state.access.enabled {
+        return Err(EtcdError::AuthNotEnabled);
+    }
+    let user = state.access.users.get(&r.user).ok_or(EtcdError::AuthFailed)?;
+    if user.options.is_some_and(|options| options.no_password) {
+        return Err(EtcdError::AuthFailed);
+    }
+    let token = token::name(&r.token_prefix, index);
+    effects.tokens.push(TokenEffect::Assign { token, user: r.user });
+    Ok(Outcome::LoggedIn { index, auth_revision: state.access.revision })
 }
 
 fn has_put(r: &etcd_api::pb::etcdserverpb::TxnRequest) -> bool {

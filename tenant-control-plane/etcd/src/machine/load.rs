@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 
 use anyhow::Context as _;
@@ -57,6 +57,10 @@ impl Machine {
             log: Arc::new(log),
             hub,
             waiters: Default::default(),
+            tokens: Default::default(),
+            guarded: AtomicBool::new(state.access.enabled),
+            alarmed: AtomicBool::new(!state.alarms.is_empty()),
+            digests: Default::default(),
             pins: AtomicUsize::new(0),
             sweep_bell: Notify::new(),
             applied: watch::Sender::new(next),
@@ -76,6 +80,9 @@ impl Machine {
         let (revision, next) = {
             let mut state = self.write();
             *state = received.state;
+            self.guarded.store(state.access.enabled, Ordering::Release);
+            self.alarmed.store(!state.alarms.is_empty(), Ordering::Release);
+            self.digests.forget();
             (state.store.revision, state.applied.map_or(0, |(_, index)| index + 1))
         };
         self.checkpoint()?;
@@ -99,7 +106,7 @@ impl Machine {
         }
         let bytes = writer.finish()?;
         let next = view.head.applied.map_or(0, |id| id.index + 1);
-        self.checkpointed.store(next, std::sync::atomic::Ordering::Release);
+        self.checkpointed.store(next, Ordering::Release);
         tracing::info!(
             checkpoint.bytes = bytes,
             checkpoint.next_index = next,

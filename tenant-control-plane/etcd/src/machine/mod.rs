@@ -4,6 +4,7 @@
 //! read under a short lock) and the housekeeper (compaction sweeps and checkpoints).
 
 pub mod apply;
+pub mod digests;
 pub mod housekeeping;
 pub mod load;
 pub mod read;
@@ -14,13 +15,16 @@ pub mod waiters;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use etcd_api::pb::etcdserverpb::AlarmType;
 use tokio::sync::{Notify, watch};
 
+use digests::Digests;
 pub use state::State;
 
+use crate::access::token::Tokens;
 use crate::storage::log::Log;
 use crate::watch::hub::Hub;
 use waiters::Waiters;
@@ -34,6 +38,14 @@ pub struct Machine {
     pub hub: Hub,
     /// Callers that wait for their proposal to be applied.
     pub waiters: Waiters,
+    /// Whom tokens stand for.
+    pub tokens: Tokens,
+    /// Whether requests need a user: what the state says, without its lock.
+    guarded: AtomicBool,
+    /// Whether there is any alarm: the same.
+    alarmed: AtomicBool,
+    /// The digests after the last entries.
+    pub digests: Digests,
     /// Views that are open: while there are any, nothing is swept and no segment is deleted.
     pins: AtomicUsize,
     /// Rung when there may be something to sweep.
@@ -51,6 +63,16 @@ impl Machine {
 
     fn write(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().expect("a panic while applying aborts")
+    }
+
+    /// Whether authentication is on.
+    pub fn is_guarded(&self) -> bool {
+        self.guarded.load(Ordering::Acquire)
+    }
+
+    /// Whether this alarm is raised for a member.
+    pub fn has_alarm(&self, member: u64, kind: AlarmType) -> bool {
+        self.alarmed.load(Ordering::Acquire) && self.read().alarms.contains(&(member, kind.into()))
     }
 
     /// The current revision.

@@ -1,14 +1,19 @@
 //! What all members agree on after the same entries.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use etcd_api::pb::etcdserverpb::AlarmMember;
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
-use crate::mvcc::store::{Lease, Store};
+use crate::access::store::Store as Access;
+use crate::mvcc::store::{Lease, Revision, Store};
 use crate::pb;
 use crate::storage::log::{EntryType, LogEntry, LogId};
+
+/// SHA-256.
+pub type Digest = [u8; 32];
 
 /// The replicated state.
 #[derive(Debug, Clone, Default)]
@@ -19,19 +24,23 @@ pub struct State {
     pub applied: Option<LogId>,
     /// JSON of raft's stored membership; only the raft module reads it.
     pub membership: Bytes,
-    /// Hash chain over all applied entries: equal on all members after the same entry.
-    pub chain: [u8; 32],
+    /// Hash chain over the applied entries and what they did, once begun: equal on all members
+    /// after the same entry, or one of them is wrong.
+    pub digest: Option<Digest>,
     /// Names and URLs by member id.
     pub members: BTreeMap<u64, pb::MemberInfo>,
     /// Raised alarms: member and type.
     pub alarms: BTreeSet<(u64, i32)>,
+    /// Users and roles.
+    pub access: Access,
 }
 
 impl State {
-    /// Extends the hash chain by an entry.
-    pub fn link(&mut self, entry: &LogEntry) {
+    /// Extends the digest by an entry and the revisions that it made.
+    pub fn link(&mut self, entry: &LogEntry, revisions: &[Arc<Revision>]) {
+        let Some(before) = self.digest else { return };
         let mut h = Sha256::new();
-        h.update(self.chain);
+        h.update(before);
         h.update(entry.index.to_le_bytes());
         h.update(entry.term.to_le_bytes());
         h.update([match entry.entry_type {
@@ -40,7 +49,18 @@ impl State {
             EntryType::Membership => 2,
         }]);
         h.update(&entry.data);
-        self.chain = h.finalize().into();
+        for event in revisions.iter().flat_map(|revision| &revision.events) {
+            let v = &event.version;
+            h.update(&event.key);
+            for number in [v.main, v.create, v.version, v.lease] {
+                h.update(number.to_le_bytes());
+            }
+            // Where a value is stored is each member's own affair.
+            for number in [v.sub, v.value.len, v.value.crc] {
+                h.update(number.to_le_bytes());
+            }
+        }
+        self.digest = Some(h.finalize().into());
     }
 
     /// Everything but the keys.
@@ -50,7 +70,6 @@ impl State {
             membership: self.membership.clone(),
             revision: self.store.revision,
             compacted: self.store.compacted,
-            chain: self.chain.to_vec().into(),
             leases: self
                 .store
                 .leases
@@ -65,15 +84,13 @@ impl State {
                 .collect(),
             keys: self.store.index.len() as u64,
             log_segment,
+            auth: Some(self.access.save()),
+            digest: self.digest.map(|digest| digest.to_vec().into()).unwrap_or_default(),
         }
     }
 
     /// A state without keys from its head.
     pub fn from_head(head: &pb::StateHead) -> Self {
-        let mut chain = [0; 32];
-        if head.chain.len() == 32 {
-            chain.copy_from_slice(&head.chain);
-        }
         let store = Store {
             revision: head.revision,
             compacted: head.compacted,
@@ -91,9 +108,10 @@ impl State {
             store,
             applied: head.applied.map(|id| (id.term, id.index)),
             membership: head.membership.clone(),
-            chain,
+            digest: head.digest.as_ref().try_into().ok(),
             members: head.members.iter().map(|m| (m.id, m.clone())).collect(),
             alarms: head.alarms.iter().map(|a| (a.member_id, a.alarm)).collect(),
+            access: Access::load(head.auth.as_ref()),
         }
     }
 }

@@ -34,7 +34,8 @@ impl Fed {
     }
 
     fn apply(&mut self, ops: Vec<Op>) {
-        let proposals = ops.into_iter().map(|op| pb::Proposal { id: 1, op: Some(op) });
+        let proposal = |op| pb::Proposal { id: 1, op: Some(op), caller: None };
+        let proposals = ops.into_iter().map(proposal);
         let batch = pb::Batch { proposals: proposals.collect() };
         let data = Bytes::from(batch.encode_to_vec());
         let entry = (self.next, 1, EntryType::Batch, data);
@@ -54,7 +55,7 @@ impl Fed {
         view
     }
 
-    fn state(&self) -> (i64, [u8; 32], Vec<(String, Bytes)>) {
+    fn state(&self) -> (i64, Option<[u8; 32]>, Vec<(String, Bytes)>) {
         let state = self.machine.read();
         state.store.validate();
         let files = self.machine.log.files();
@@ -68,7 +69,7 @@ impl Fed {
                 (key, files.read(v.value).unwrap())
             })
             .collect();
-        (state.store.revision, state.chain, keys)
+        (state.store.revision, state.digest, keys)
     }
 }
 

@@ -19,6 +19,13 @@ pub enum Outcome {
     Txn(TxnResponse),
     /// Of what answers nothing but the revision.
     Done(i64),
+    /// Of a login: at which log index, and at which revision of the auth store.
+    LoggedIn {
+        /// Part of the token.
+        index: u64,
+        /// Whether the password that was checked is still the one.
+        auth_revision: u64,
+    },
     /// Of an alarm request: the alarms that it was about.
     Alarms(Vec<AlarmMember>),
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::consensus::ProposeError;
+use crate::compare;
 use crate::node::Node;
 use crate::pb;
 use crate::pb::peer_server::Peer;
@@ -105,6 +106,10 @@ impl Peer for PeerService {
 
     async fn lease_time(&self, r: Request<pb::LeaseTimeRequest>) -> Answer<pb::LeaseTimeResponse> {
         Ok(Response::new(self.node.lease_time_here(r.into_inner().id)))
+    }
+
+    async fn digest(&self, r: Request<pb::DigestRequest>) -> Answer<pb::DigestResponse> {
+        Ok(Response::new(compare::answer(&self.node, r.get_ref().index).await))
     }
 
     async fn identify(&self, r: Request<pb::IdentifyRequest>) -> Answer<pb::IdentifyResponse> {

@@ -4,10 +4,10 @@ use std::process::{Command, Output, Stdio};
 
 use super::server::Cluster;
 
-struct Etcdctl<'a>(&'a Cluster);
+pub struct Etcdctl<'a>(pub &'a Cluster);
 
 impl Etcdctl<'_> {
-    fn command(&self, args: &[&str]) -> Command {
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("etcdctl");
         command
             .env("ETCDCTL_API", "3")
@@ -23,13 +23,13 @@ impl Etcdctl<'_> {
         command
     }
 
-    fn output(&self, command: &mut Command) -> Output {
+    pub fn output(&self, command: &mut Command) -> Output {
         command.output().unwrap_or_else(|e| {
             panic!("etcdctl cannot be run ({e}): install Debian's package etcd-client")
         })
     }
 
-    fn try_run(&self, args: &[&str]) -> Result<String, String> {
+    pub fn try_run(&self, args: &[&str]) -> Result<String, String> {
         let out = self.output(&mut self.command(args));
         if out.status.success() {
             Ok(String::from_utf8(out.stdout).unwrap())
@@ -38,7 +38,7 @@ impl Etcdctl<'_> {
         }
     }
 
-    fn run(&self, args: &[&str]) -> String {
+    pub fn run(&self, args: &[&str]) -> String {
         self.try_run(args).unwrap_or_else(|e| panic!("etcdctl {args:?}: {e}"))
     }
 }

@@ -4,11 +4,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod auth;
 mod chaos;
 mod cluster;
+mod corrupt;
 mod crash;
 mod etcdctl;
 mod load;
 mod pki;
 mod server;
+mod turns;
 mod watch;
