@@ -154,3 +154,23 @@ async fn objects_are_selected_by_their_own_fields() {
     c.patch(&format!("{TABS}/a"), &json!({"spec": {"size": "big"}})).await.expect(200);
     assert_eq!(names(&sized).await, ["a"]);
 }
+
+#[tokio::test]
+async fn a_group_of_custom_resources_has_an_apiservice_for_as_long_as_it_is_served() {
+    let cluster = Cluster::start().await;
+    let c = cluster.admin();
+    let service = "/apis/apiregistration.k8s.io/v1/apiservices/v1.example.com";
+    let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    define(&c, &definition(&open, &[])).await;
+    wait("an APIService says that the group is local", async || {
+        c.get(service).await.json()["status"]["conditions"][0]["reason"] == "Local"
+    })
+    .await;
+    let object = c.get(service).await.expect(200);
+    assert_eq!(object["metadata"]["labels"]["kube-aggregator.kubernetes.io/automanaged"], "true");
+    assert_eq!(object["spec"]["groupPriorityMinimum"], 1000);
+    c.delete(&format!("{DEFINITIONS}/tabs.example.com")).await.expect(200);
+    wait("it goes with the definition", async || c.get(service).await.code == 404).await;
+    // A built-in group's stays.
+    c.get("/apis/apiregistration.k8s.io/v1/apiservices/v1.apps").await.expect(200);
+}

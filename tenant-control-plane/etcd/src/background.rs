@@ -1,6 +1,6 @@
 //! What a member does by itself: ending leases, compacting, checkpoints, quota, telling its name.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,10 @@ use crate::pb::proposal::Op;
 
 /// How often the leader looks for leases that have run out.
 const LEASE_TICK: Duration = Duration::from_millis(250);
+/// How often the leader tells what is left of leases; shorter ones are not worth it.
+const LEASE_TIMES: Duration = Duration::from_secs(60);
+/// Leases in one proposal, at most.
+const TIMES_MAX: usize = 1000;
 /// Leases that are revoked in one tick, at most.
 const REVOKE_MAX: usize = 250;
 const HOUSE_TICK: Duration = Duration::from_secs(1);
@@ -98,6 +102,8 @@ async fn leader_loop(node: Arc<Node>) {
 async fn lease_loop(node: Arc<Node>) {
     let mut clock = tokio::time::interval(LEASE_TICK);
     let mut leading_term = None;
+    let mut synced = None;
+    let mut told = node.now();
     loop {
         clock.tick().await;
         let status = node.consensus.status();
@@ -105,18 +111,26 @@ async fn lease_loop(node: Arc<Node>) {
             leading_term = None;
             continue;
         }
+        let now = node.now();
         let expired = {
-            let leases: BTreeMap<i64, i64> =
-                node.machine.read().store.leases.iter().map(|(id, l)| (*id, l.ttl)).collect();
-            let now = node.now();
+            let state = node.machine.read();
             let mut deadlines = node.deadlines.lock().expect("no panic while held");
             if leading_term != Some(status.term) {
                 leading_term = Some(status.term);
-                deadlines.take_over(&leases, now, node.config.timing.election);
+                synced = None;
+                told = now;
+                deadlines.take_over(&state.store.leases, now, node.config.timing.election);
             }
-            deadlines.sync(&leases, now);
+            if synced != Some(state.store.lease_changes) {
+                synced = Some(state.store.lease_changes);
+                deadlines.sync(&state.store.leases, now);
+            }
             deadlines.expired(now, REVOKE_MAX)
         };
+        if now.saturating_sub(told) >= LEASE_TIMES {
+            told = now;
+            tell_times(&node, now).await;
+        }
         for id in expired {
             let node = Arc::clone(&node);
             tokio::spawn(async move {
@@ -125,6 +139,17 @@ async fn lease_loop(node: Arc<Node>) {
                     tracing::debug!(lease.id = id, error = %e, "revoking a lease failed");
                 }
             });
+        }
+    }
+}
+
+/// Tells the other members what is left of long leases.
+async fn tell_times(node: &Node, now: Duration) {
+    let long = node.deadlines.lock().expect("no panic while held").long(LEASE_TIMES, now);
+    for leases in long.chunks(TIMES_MAX) {
+        let times = pb::LeaseTimes { leases: leases.to_vec() };
+        if let Err(error) = node.propose(Op::LeaseTimes(times)).await {
+            tracing::debug!(%error, "telling what is left of leases failed");
         }
     }
 }

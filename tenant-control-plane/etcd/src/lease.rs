@@ -1,8 +1,12 @@
 //! When leases end. Which leases there are, and what hangs on them, is replicated state
-//! ([`crate::mvcc::store`]); how much time each has left is known to the leader alone.
+//! ([`crate::mvcc::store`]); how much time each has left is known to the leader, which tells the
+//! others from time to time, so that the next leader neither extends nor shortens long ones.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
+
+use crate::mvcc::store::Lease;
+use crate::pb;
 
 /// Time on the leader's monotonic clock, from any fixed point.
 pub type Instant = Duration;
@@ -15,33 +19,47 @@ pub struct Deadlines {
 }
 
 impl Deadlines {
-    /// This member has become the leader: it cannot know when a lease was last renewed, so every
-    /// lease gets its full time again, plus `grace` for what the election took.
-    pub fn take_over(&mut self, leases: &BTreeMap<i64, i64>, now: Instant, grace: Duration) {
+    /// This member has become the leader. Every lease has left what the last leader said, or its
+    /// full time when it was renewed since, plus `grace` for what the election took.
+    pub fn take_over(&mut self, leases: &BTreeMap<i64, Lease>, now: Instant, grace: Duration) {
         *self = Self::default();
-        for (id, ttl) in leases {
-            self.set(*id, *ttl, now + grace);
+        for (id, lease) in leases {
+            let left = if lease.remaining > 0 { lease.remaining } else { lease.ttl };
+            self.start(*id, lease.ttl, left, now + grace);
         }
     }
 
     /// Brings the table in line with the leases that exist: new ones start now.
-    pub fn sync(&mut self, leases: &BTreeMap<i64, i64>, now: Instant) {
+    pub fn sync(&mut self, leases: &BTreeMap<i64, Lease>, now: Instant) {
         let gone: Vec<i64> =
             self.by_id.keys().filter(|id| !leases.contains_key(id)).copied().collect();
         for id in gone {
             self.remove(id);
         }
-        for (id, ttl) in leases {
+        for (id, lease) in leases {
             if !self.by_id.contains_key(id) {
-                self.set(*id, *ttl, now);
+                self.set(*id, lease.ttl, now);
             }
         }
     }
 
+    /// What is left of the leases that last longer than `than`, for the next leader.
+    pub fn long(&self, than: Duration, now: Instant) -> Vec<pb::LeaseGrant> {
+        let long = self.by_id.iter().filter(|(_, (_, ttl))| *ttl > than.as_secs() as i64);
+        let left = |id| self.remaining(id, now).unwrap_or_default();
+        long.map(|(id, (_, ttl))| pb::LeaseGrant { id: *id, ttl: *ttl, remaining: left(*id) })
+            .filter(|lease| lease.remaining > 0)
+            .collect()
+    }
+
     /// Starts or renews a lease: its deadline is `ttl` seconds from `now`.
     pub fn set(&mut self, id: i64, ttl: i64, now: Instant) {
+        self.start(id, ttl, ttl, now);
+    }
+
+    fn start(&mut self, id: i64, ttl: i64, left: i64, now: Instant) {
         self.remove(id);
-        let deadline = now + Duration::from_secs(u64::try_from(ttl).unwrap_or(0));
+        let deadline = now + Duration::from_secs(u64::try_from(left).unwrap_or(0));
         self.by_id.insert(id, (deadline, ttl));
         self.by_time.insert((deadline, id));
     }
@@ -104,17 +122,36 @@ mod tests {
         assert_eq!(d.expired(at(19), 10), [1]);
     }
 
+    fn leases(all: &[(i64, i64, i64)]) -> BTreeMap<i64, Lease> {
+        let lease = |ttl, remaining| Lease { ttl, remaining, ..Lease::default() };
+        all.iter().map(|(id, ttl, remaining)| (*id, lease(*ttl, *remaining))).collect()
+    }
+
     #[test]
-    fn a_new_leader_gives_every_lease_its_full_time() {
+    fn a_new_leader_gives_every_lease_what_the_last_one_said_or_its_full_time() {
         let mut d = Deadlines::default();
         d.set(9, 1, at(0));
-        d.take_over(&BTreeMap::from([(1, 10)]), at(100), at(1));
+        d.take_over(&leases(&[(1, 10, 0), (3, 600, 40)]), at(100), at(1));
+        assert_eq!(d.remaining(3, at(100)), Some(41));
+        assert_eq!(d.renew(3, at(110)), Some(600));
+        assert_eq!(d.remaining(3, at(110)), Some(600));
+        d.remove(3);
         assert_eq!(d.remaining(1, at(100)), Some(11));
         assert_eq!(d.remaining(9, at(100)), None);
-        d.sync(&BTreeMap::from([(1, 10), (2, 3)]), at(105));
+        d.sync(&leases(&[(1, 10, 0), (2, 3, 0)]), at(105));
         assert_eq!(d.remaining(1, at(105)), Some(6));
         assert_eq!(d.remaining(2, at(105)), Some(3));
-        d.sync(&BTreeMap::from([(2, 3)]), at(106));
+        d.sync(&leases(&[(2, 3, 0)]), at(106));
         assert_eq!(d.remaining(1, at(106)), None);
+    }
+
+    #[test]
+    fn what_is_left_of_long_leases_is_told() {
+        let mut d = Deadlines::default();
+        d.set(1, 60, at(0));
+        d.set(2, 600, at(0));
+        d.set(3, 90, at(0));
+        let told = d.long(at(60), at(100));
+        assert_eq!(told, [pb::LeaseGrant { id: 2, ttl: 600, remaining: 500 }]);
     }
 }

@@ -143,8 +143,15 @@ impl Node {
     }
 
     /// Renews a lease, if this member leads.
-    pub fn renew_here(&self, id: i64) -> pb::LeaseTimeResponse {
-        self.with_lease(id, |deadlines, now| deadlines.renew(id, now))
+    pub async fn renew_here(&self, id: i64) -> Result<pb::LeaseTimeResponse, Status> {
+        let renewed = self.with_lease(id, |deadlines, now| deadlines.renew(id, now));
+        let told = self.machine.read().store.leases.get(&id).map_or(0, |lease| lease.remaining);
+        if renewed.kind() == Kind::Ok && told > 0 {
+            // What the next leader would go by is not true any more.
+            let full = pb::LeaseGrant { id, ..Default::default() };
+            self.propose(Op::LeaseTimes(pb::LeaseTimes { leases: vec![full] })).await?;
+        }
+        Ok(renewed)
     }
 
     /// Tells a lease's time, if this member leads.
@@ -193,7 +200,7 @@ impl Node {
         loop {
             let status = self.consensus.status();
             let answer = match status.leader {
-                Some(_) if status.is_leader && renew => Ok(self.renew_here(id)),
+                Some(_) if status.is_leader && renew => self.renew_here(id).await,
                 Some(_) if status.is_leader => Ok(self.lease_time_here(id)),
                 Some(leader) => self.ask_lease(leader, id, renew).await,
                 None => Err(EtcdError::NoLeader.into()),

@@ -4,6 +4,7 @@
 mod definitions;
 mod endpoints;
 pub(crate) mod ensure;
+mod groups;
 mod objects;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ const RENEW: Duration = Duration::from_secs(5);
 /// Runs until the token is cancelled; then takes this replica out of the `kubernetes` endpoints.
 pub async fn run(api: Arc<Api>, stop: CancellationToken) {
     tokio::spawn(definitions::run(api.clone(), stop.child_token()));
+    tokio::spawn(groups::run(api.clone(), stop.child_token()));
     tokio::spawn(aggregate(api.clone(), stop.child_token()));
     tokio::spawn(availability::run(api.clone(), stop.child_token()));
     let mut record = endpoints::Record::new(&api);

@@ -52,17 +52,19 @@ fn names(value: &Value) -> Vec<Name> {
     items.filter_map(|v| Some(Name::Owned(v.as_str()?.to_owned()))).collect()
 }
 
-/// One row per served version.
-fn rows_of(definition: &Value) -> Vec<Row> {
-    let spec = &definition["spec"];
-    let established = definition["status"]["conditions"].as_array().is_some_and(|conditions| {
+/// The versions that a definition has served: none before it is established.
+pub fn served_versions(definition: &Value) -> impl Iterator<Item = &Value> {
+    let conditions = definition["status"]["conditions"].as_array();
+    let is_established = conditions.is_some_and(|conditions| {
         conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True")
     });
-    if !established {
-        return Vec::new();
-    }
-    let versions = spec["versions"].as_array().into_iter().flatten();
-    let mut served: Vec<&Value> = versions.filter(|v| v["served"] == json!(true)).collect();
+    let versions = definition["spec"]["versions"].as_array().into_iter().flatten();
+    versions.filter(move |version| is_established && version["served"] == true)
+}
+
+/// One row per served version.
+fn rows_of(definition: &Value) -> Vec<Row> {
+    let mut served: Vec<&Value> = served_versions(definition).collect();
     served.sort_by_key(|v| {
         std::cmp::Reverse(version_priority(v["name"].as_str().unwrap_or_default()))
     });

@@ -38,6 +38,7 @@ impl Check<'_> {
             | Op::Publish(_)
             | Op::ForgetMember(_)
             | Op::BeginDigest(_)
+            | Op::LeaseTimes(_)
             | Op::Login(_) => Ok(()),
         }
     }

@@ -47,7 +47,7 @@ pub async fn grant(node: &Node, wanted: i64, ttl: i64) -> Result<(i64, i64), Sta
             id = rand::random::<i64>() & i64::MAX;
             continue;
         }
-        match node.propose(Op::LeaseGrant(pb::LeaseGrant { id, ttl })).await {
+        match node.propose(Op::LeaseGrant(pb::LeaseGrant { id, ttl, remaining: 0 })).await {
             Err(s) if wanted == 0 && EtcdError::of(&s) == Some(EtcdError::LeaseExists) => id = 0,
             Err(s) => return Err(s),
             Ok(_) => return Ok((id, ttl)),

@@ -164,6 +164,14 @@ fn run(
             let revision = store.revoke(id)?;
             (Outcome::Done(store.revision), revision)
         }
+        Op::LeaseTimes(r) => {
+            for told in r.leases {
+                if let Some(lease) = store.leases.get_mut(&told.id) {
+                    lease.remaining = told.remaining;
+                }
+            }
+            (Outcome::Done(store.revision), None)
+        }
         Op::Alarm(r) => (Outcome::Alarms(alarm(state, &r)), None),
         Op::Publish(mut m) => {
             // A member that tells its name does not know whether it was added with a vote.

@@ -74,7 +74,7 @@ impl State {
                 .store
                 .leases
                 .iter()
-                .map(|(id, l)| pb::LeaseGrant { id: *id, ttl: l.ttl })
+                .map(|(id, l)| pb::LeaseGrant { id: *id, ttl: l.ttl, remaining: l.remaining })
                 .collect(),
             members: self.members.values().cloned().collect(),
             alarms: self
@@ -98,7 +98,7 @@ impl State {
                 .leases
                 .iter()
                 .map(|l| {
-                    let lease = Lease { ttl: l.ttl, ..Default::default() };
+                    let lease = Lease { ttl: l.ttl, remaining: l.remaining, ..Default::default() };
                     (l.id, lease)
                 })
                 .collect(),

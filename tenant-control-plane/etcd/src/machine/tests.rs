@@ -85,12 +85,16 @@ fn put(key: &str, value: &[u8]) -> Op {
 fn recovery_gives_the_same_state_from_the_log_and_from_a_checkpoint() {
     let dir = TempDir::new().unwrap();
     let mut fed = Fed::open(dir.path());
-    fed.apply(vec![Op::LeaseGrant(pb::LeaseGrant { id: 5, ttl: 60 })]);
+    fed.apply(vec![Op::BeginDigest(true)]);
+    fed.apply(vec![Op::LeaseGrant(pb::LeaseGrant { id: 5, ttl: 60, remaining: 0 })]);
+    let times = vec![pb::LeaseGrant { id: 5, remaining: 7, ..Default::default() }];
+    fed.apply(vec![Op::LeaseTimes(pb::LeaseTimes { leases: times })]);
     for i in 0..50 {
         fed.apply(vec![put(&format!("k{}", i % 7), b"v"), put("other", &[i])]);
     }
     let before = fed.state();
     assert_eq!(before.0, 101, "one revision per request, not per entry");
+    assert!(before.1.is_some_and(|digest| digest != [0; 32]), "every entry is in the digest");
     drop(fed);
     let mut fed = Fed::open(dir.path());
     assert_eq!(fed.state(), before);
@@ -100,7 +104,8 @@ fn recovery_gives_the_same_state_from_the_log_and_from_a_checkpoint() {
     drop(fed);
     let fed = Fed::open(dir.path());
     assert_eq!(fed.state(), before);
-    assert_eq!(fed.machine.read().store.leases[&5].ttl, 60);
+    let lease = fed.machine.read().store.leases[&5].clone();
+    assert_eq!((lease.ttl, lease.remaining), (60, 7));
 }
 
 #[test]

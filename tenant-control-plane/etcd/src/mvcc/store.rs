@@ -37,6 +37,8 @@ pub struct Revision {
 pub struct Lease {
     /// Granted time to live, seconds.
     pub ttl: i64,
+    /// What the leader last said is left of it, seconds; 0 when it has been renewed since.
+    pub remaining: i64,
     /// Attached keys.
     pub keys: BTreeSet<Key>,
 }
@@ -56,6 +58,8 @@ pub struct Store {
     pub compacted: i64,
     /// Leases by id.
     pub leases: BTreeMap<i64, Lease>,
+    /// Grows when a lease comes or goes.
+    pub lease_changes: u64,
     /// The compaction from which on a key has garbage (a put: its own revision; a tombstone: one
     /// more), in order but for that one: what a compaction has to visit.
     pub garbage: VecDeque<(i64, Key)>,
@@ -70,6 +74,7 @@ impl Default for Store {
             revision: 1,
             compacted: 0,
             leases: BTreeMap::new(),
+            lease_changes: 0,
             garbage: VecDeque::new(),
             live: HashMap::new(),
         }
@@ -99,7 +104,8 @@ impl Store {
         if self.leases.contains_key(&id) {
             return Err(EtcdError::LeaseExists);
         }
-        self.leases.insert(id, Lease { ttl, keys: BTreeSet::new() });
+        self.leases.insert(id, Lease { ttl, ..Lease::default() });
+        self.lease_changes += 1;
         Ok(())
     }
 
@@ -113,6 +119,7 @@ impl Store {
         }
         let revision = write.commit();
         self.leases.remove(&id);
+        self.lease_changes += 1;
         Ok(revision)
     }
 

@@ -101,7 +101,7 @@ impl Peer for PeerService {
     }
 
     async fn lease_renew(&self, r: Request<pb::LeaseTimeRequest>) -> Answer<pb::LeaseTimeResponse> {
-        Ok(Response::new(self.node.renew_here(r.into_inner().id)))
+        self.node.renew_here(r.into_inner().id).await.map(Response::new)
     }
 
     async fn lease_time(&self, r: Request<pb::LeaseTimeRequest>) -> Answer<pb::LeaseTimeResponse> {
