@@ -220,9 +220,7 @@ impl Config {
         let flags = &self.flags;
         let Some(ca) = &flags.etcd_cafile else { return Ok(None) };
         let identity = match (&flags.etcd_certfile, &flags.etcd_keyfile) {
-            (Some(cert), Some(key)) => {
-                Some(etcd_api::tls::Identity { cert_pem: read(cert)?, key_pem: read(key)? })
-            }
+            (Some(cert), Some(key)) => Some(etcd_api::tls::Identity::from_files(cert, key)?),
             (None, None) => None,
             _ => bail!("etcd-certfile and etcd-keyfile belong together"),
         };

@@ -101,55 +101,47 @@ async fn leader_loop(node: Arc<Node>) {
 
 async fn lease_loop(node: Arc<Node>) {
     let mut clock = tokio::time::interval(LEASE_TICK);
-    let mut leading_term = None;
-    let mut synced = None;
     let mut told = node.now();
+    let mut telling: Option<tokio::task::JoinHandle<()>> = None;
     loop {
         clock.tick().await;
-        let status = node.consensus.status();
-        if !status.is_leader {
-            leading_term = None;
-            continue;
-        }
         let now = node.now();
-        let expired = {
-            let state = node.machine.read();
-            let mut deadlines = node.deadlines.lock().expect("no panic while held");
-            if leading_term != Some(status.term) {
-                leading_term = Some(status.term);
-                synced = None;
-                told = now;
-                deadlines.take_over(&state.store.leases, now, node.config.timing.election);
+        let expired = node
+            .lead_leases(|deadlines, now| (deadlines.term(), deadlines.expired(now, REVOKE_MAX)));
+        let Some((term, expired)) = expired else { continue };
+        if !expired.is_empty() && leads(&node).await {
+            for id in expired {
+                let node = Arc::clone(&node);
+                tokio::spawn(async move {
+                    // If it fails the lease is still expired at the next tick.
+                    let op = Op::LeaseExpired(pb::LeaseExpired { id, term });
+                    if let Err(e) = node.propose(op).await {
+                        tracing::debug!(lease.id = id, error = %e, "ending a lease failed");
+                    }
+                });
             }
-            if synced != Some(state.store.lease_changes) {
-                synced = Some(state.store.lease_changes);
-                deadlines.sync(&state.store.leases, now);
-            }
-            deadlines.expired(now, REVOKE_MAX)
-        };
-        if now.saturating_sub(told) >= LEASE_TIMES {
-            told = now;
-            tell_times(&node, now).await;
         }
-        for id in expired {
-            let node = Arc::clone(&node);
-            tokio::spawn(async move {
-                // If it fails the lease is still expired at the next tick.
-                if let Err(e) = node.propose(Op::LeaseRevoke(id)).await {
-                    tracing::debug!(lease.id = id, error = %e, "revoking a lease failed");
-                }
-            });
+        let is_idle = telling.as_ref().is_none_or(tokio::task::JoinHandle::is_finished);
+        if is_idle && now.saturating_sub(told) >= LEASE_TIMES {
+            told = now;
+            telling = Some(tokio::spawn(tell_times(Arc::clone(&node))));
         }
     }
 }
 
+/// Whether a quorum still follows: a leader that was replaced does not know it by itself.
+async fn leads(node: &Node) -> bool {
+    let confirmed = tokio::time::timeout(node.config.timing.election, node.consensus.read_index());
+    matches!(confirmed.await, Ok(Ok(_)))
+}
+
 /// Tells the other members what is left of long leases.
-async fn tell_times(node: &Node, now: Duration) {
-    let long = node.deadlines.lock().expect("no panic while held").long(LEASE_TIMES, now);
-    for leases in long.chunks(TIMES_MAX) {
-        let times = pb::LeaseTimes { leases: leases.to_vec() };
+async fn tell_times(node: Arc<Node>) {
+    let told = node.lead_leases(|deadlines, now| deadlines.tell(LEASE_TIMES, now, TIMES_MAX));
+    for times in told.unwrap_or_default() {
         if let Err(error) = node.propose(Op::LeaseTimes(times)).await {
             tracing::debug!(%error, "telling what is left of leases failed");
+            return;
         }
     }
 }
@@ -181,6 +173,9 @@ async fn house_loop(node: Arc<Node>) {
             tidy_segments(&node).await;
         }
         check_quota(&node, in_use).await;
+        node.machine.tokens.sweep(node.config.token_ttl);
+        let is_corrupt = node.must_be_sound().is_err();
+        node.corrupt.send_if_modified(|was| std::mem::replace(was, is_corrupt) != is_corrupt);
         promote_joined(&node).await;
     }
 }

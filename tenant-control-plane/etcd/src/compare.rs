@@ -2,7 +2,7 @@
 //! whose digest differs from the majority's has a damaged state. It raises the CORRUPT alarm and
 //! serves no clients until an operator has replaced it (`etcdctl member remove`, then `add`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,20 +14,28 @@ use crate::node::Node;
 use crate::pb;
 use crate::pb::digest_response::Kind;
 use crate::pb::proposal::Op;
+use crate::run::hand_over;
 
 /// How often the leader asks.
 const EVERY: Duration = Duration::from_secs(5);
 /// How long a member may take to apply the entry that it is asked about.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Rounds without a majority after which everybody who is of another opinion than somebody else is
+/// taken to be wrong: a member that is away for so long does not decide it.
+const PATIENT_ROUNDS: u32 = 12;
+
 /// What this member answers.
 pub async fn answer(node: &Node, index: u64) -> pb::DigestResponse {
     let mut response = pb::DigestResponse::default();
     // Whether it was in time, the next look says.
     let _ = tokio::time::timeout(PATIENCE, node.machine.wait_applied(index)).await;
+    let is_applied = node.machine.applied_next() > index;
     match node.machine.digests.after(index) {
         Some(digest) => response.digest = digest.to_vec().into(),
-        None if node.machine.read().digest.is_none() => response.set_kind(Kind::NotBegun),
+        None if is_applied && node.machine.read().digest.is_none() => {
+            response.set_kind(Kind::NotBegun);
+        }
         None => response.set_kind(Kind::Unknown),
     }
     response
@@ -36,35 +44,63 @@ pub async fn answer(node: &Node, index: u64) -> pb::DigestResponse {
 /// Compares for as long as this member runs, while it leads.
 pub async fn run(node: Arc<Node>) {
     let mut clock = tokio::time::interval(EVERY);
+    let mut undecided = 0;
     loop {
         clock.tick().await;
-        if node.consensus.status().is_leader {
-            round(&node).await;
+        if !node.consensus.status().is_leader {
+            undecided = 0;
+            continue;
         }
+        if node.must_be_sound().is_err() {
+            // What it knows must not become what all know.
+            hand_over(&node).await;
+            continue;
+        }
+        undecided = round(&node, undecided).await;
     }
 }
 
-async fn round(node: &Node) {
+/// Returns how many rounds in a row there was no majority.
+async fn round(node: &Arc<Node>, undecided: u32) -> u32 {
     let Some((index, own)) = node.machine.digests.newest() else {
         if node.machine.read().digest.is_none() {
             begin(node).await;
         }
-        return;
+        return 0;
     };
     let (own_id, _) = node.consensus.ids();
+    let members = node.consensus.members();
+    let others = members.iter().map(|(id, ..)| *id).filter(|id| *id != own_id);
+    let answers = others.map(async |id| (id, ask(node, id, index).await));
+    let answers = futures::future::join_all(answers).await;
     let mut digests = BTreeMap::from([(own_id, own)]);
-    for (id, ..) in node.consensus.members().into_iter().filter(|(id, ..)| *id != own_id) {
-        match ask(node, id, index).await {
-            Some(r) if r.kind() == Kind::NotBegun => return begin(node).await,
+    let mut must_begin = false;
+    for (id, answer) in answers {
+        match answer {
+            Some(r) if r.kind() == Kind::NotBegun => must_begin = true,
             Some(r) if r.kind() == Kind::Known => {
-                let Ok(digest) = r.digest.as_ref().try_into() else { continue };
-                digests.insert(id, digest);
+                if let Ok(digest) = r.digest.as_ref().try_into() {
+                    digests.insert(id, digest);
+                }
             }
             _ => {}
         }
     }
-    for id in wrong(&digests) {
-        raise(node, id, index).await;
+    let voters = members.iter().filter(|(_, _, is_learner)| !is_learner).map(|(id, ..)| *id);
+    let verdict = judge(&digests, &voters.collect());
+    if let Verdict::Wrong(ids) = &verdict {
+        raise_all(node, ids, index).await;
+    }
+    if must_begin {
+        begin(node).await;
+    }
+    match verdict {
+        Verdict::Undecided(ids) if undecided >= PATIENT_ROUNDS => {
+            raise_all(node, &ids, index).await;
+            0
+        }
+        Verdict::Undecided(_) => undecided + 1,
+        _ => 0,
     }
 }
 
@@ -82,11 +118,40 @@ async fn begin(node: &Node) {
     }
 }
 
-/// The members that are not of the majority's opinion; all of them when there is none.
-fn wrong(digests: &BTreeMap<u64, Digest>) -> Vec<u64> {
-    let count = |digest: &Digest| digests.values().filter(|other| *other == digest).count();
-    let is_majority = |digest: &Digest| 2 * count(digest) > digests.len();
-    digests.iter().filter(|(_, digest)| !is_majority(digest)).map(|(id, _)| *id).collect()
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Agreed,
+    /// These differ from a majority of all voters.
+    Wrong(Vec<u64>),
+    /// There are several opinions, and no majority for one of them.
+    Undecided(Vec<u64>),
+}
+
+/// Learners do not count, but may be wrong.
+fn judge(digests: &BTreeMap<u64, Digest>, voters: &BTreeSet<u64>) -> Verdict {
+    let votes = |digest: &Digest| {
+        digests.iter().filter(|(id, other)| voters.contains(id) && *other == digest).count()
+    };
+    let right = digests.values().find(|digest| 2 * votes(digest) > voters.len());
+    let differ = |from: &Digest| -> Vec<u64> {
+        digests.iter().filter(|(_, digest)| *digest != from).map(|(id, _)| *id).collect()
+    };
+    match (right, digests.values().next()) {
+        (Some(right), _) => match differ(right) {
+            ids if ids.is_empty() => Verdict::Agreed,
+            ids => Verdict::Wrong(ids),
+        },
+        (None, Some(first)) if !differ(first).is_empty() => {
+            Verdict::Undecided(digests.keys().copied().collect())
+        }
+        _ => Verdict::Agreed,
+    }
+}
+
+async fn raise_all(node: &Node, ids: &[u64], index: u64) {
+    for id in ids {
+        raise(node, *id, index).await;
+    }
 }
 
 async fn raise(node: &Node, id: u64, index: u64) {
@@ -112,19 +177,26 @@ async fn raise(node: &Node, id: u64, index: u64) {
 mod tests {
     use super::*;
 
-    fn of(digests: &[u8]) -> Vec<u64> {
-        let digests = digests.iter().enumerate().map(|(i, d)| (i as u64, [*d; 32]));
-        wrong(&digests.collect())
+    /// Digests by member; `0` has not answered. The last members are learners.
+    fn of(digests: &[u8], learners: usize) -> Verdict {
+        let ids = || (0..).zip(digests.iter().copied());
+        let voters = ids().take(digests.len() - learners).map(|(id, _)| id).collect();
+        let known = ids().filter(|(_, d)| *d != 0).map(|(id, d)| (id, [d; 32])).collect();
+        judge(&known, &voters)
     }
 
     #[test]
     fn the_minority_is_wrong_and_without_a_majority_nobody_is_right() {
-        assert!(of(&[1]).is_empty());
-        assert!(of(&[1, 1, 1]).is_empty());
-        assert_eq!(of(&[1, 1, 2]), [2]);
-        assert_eq!(of(&[2, 1, 1]), [0], "it may be the leader");
-        assert_eq!(of(&[1, 2]), [0, 1]);
-        assert_eq!(of(&[1, 2, 3]), [0, 1, 2]);
-        assert_eq!(of(&[1, 1, 1, 2, 3]), [3, 4]);
+        use Verdict::{Agreed, Undecided, Wrong};
+        assert_eq!(of(&[1], 0), Agreed);
+        assert_eq!(of(&[1, 1, 1], 0), Agreed);
+        assert_eq!(of(&[1, 1, 2], 0), Wrong(vec![2]));
+        assert_eq!(of(&[2, 1, 1], 0), Wrong(vec![0]), "it may be the leader");
+        assert_eq!(of(&[1, 0, 0], 0), Agreed, "nobody contradicts");
+        assert_eq!(of(&[1, 2, 0], 0), Undecided(vec![0, 1]), "the third decides");
+        assert_eq!(of(&[1, 2], 0), Undecided(vec![0, 1]));
+        assert_eq!(of(&[1, 2, 3], 0), Undecided(vec![0, 1, 2]));
+        assert_eq!(of(&[1, 1, 1, 2, 3], 0), Wrong(vec![3, 4]));
+        assert_eq!(of(&[1, 2, 2, 1], 1), Wrong(vec![0, 3]), "learners do not count");
     }
 }

@@ -13,6 +13,8 @@ use sha2::{Digest, Sha256};
 use crate::flags::Flags;
 use crate::raft::Timing;
 
+/// etcd's, for 0.
+const DEFAULT_TOKEN_TTL: Duration = Duration::from_secs(300);
 /// etcd's default quota.
 const DEFAULT_QUOTA: u64 = 2 << 30;
 
@@ -86,6 +88,8 @@ pub struct Config {
     pub quota: u64,
     /// Automatic compaction.
     pub auto_compaction: AutoCompaction,
+    /// `--max-learners`.
+    pub max_learners: usize,
     /// `--max-txn-ops`.
     pub max_txn_ops: usize,
     /// `--max-request-bytes`.
@@ -158,13 +162,17 @@ impl Config {
                 &f.auto_compaction_mode,
                 &f.auto_compaction_retention,
             )?,
+            max_learners: f.max_learners,
             max_txn_ops: f.max_txn_ops,
             max_request_bytes: f.max_request_bytes,
             max_concurrent_streams: f.max_concurrent_streams,
             progress_interval: parse_duration(&f.watch_progress_notify_interval)
                 .context("--watch-progress-notify-interval")?
                 .max(Duration::from_millis(100)),
-            token_ttl: Duration::from_secs(f.auth_token_ttl),
+            token_ttl: match f.auth_token_ttl {
+                0 => DEFAULT_TOKEN_TTL,
+                seconds => Duration::from_secs(seconds),
+            },
             bcrypt_cost: f.bcrypt_cost,
             name: f.name,
         })
@@ -310,10 +318,7 @@ fn server_tls(
         "--{prefix}client-cert-auth needs --{prefix}trusted-ca-file"
     );
     // As in etcd, a trusted authority alone also demands certificates.
-    Ok(Some(ServerTls {
-        identity: Identity { cert_pem: read(&cert)?, key_pem: read(&key)? },
-        client_ca_pem: ca,
-    }))
+    Ok(Some(ServerTls { identity: Identity::from_files(&cert, &key)?, client_ca_pem: ca }))
 }
 
 fn auto_compaction(mode: &str, retention: &str) -> anyhow::Result<AutoCompaction> {

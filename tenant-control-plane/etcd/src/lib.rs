@@ -78,6 +78,7 @@ pub mod access;
 pub mod authority;
 pub mod background;
 pub mod backup;
+pub mod bolt;
 pub mod compare;
 pub mod config;
 pub mod flags;

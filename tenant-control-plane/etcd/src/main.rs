@@ -1,6 +1,5 @@
 //! The `etcd` binary.
 
-use clap::Parser;
 use etcd::config::Config;
 use etcd::flags::Flags;
 use tokio::signal::unix::{SignalKind, signal};
@@ -8,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> anyhow::Result<()> {
-    let flags = Flags::parse();
+    let (flags, notes) = Flags::read(std::env::args_os()).unwrap_or_else(|error| stop(&error));
     let level = flags.log_level.clone();
     let filter = EnvFilter::new(format!("{level},openraft=error,h2=warn,hyper=warn,rustls=warn"));
     let logs = tracing_subscriber::fmt()
@@ -19,6 +18,9 @@ fn main() -> anyhow::Result<()> {
         logs.json().init();
     } else {
         logs.init();
+    }
+    for note in notes {
+        tracing::warn!("{note}");
     }
     let config = Config::from_flags(flags)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -40,4 +42,15 @@ fn main() -> anyhow::Result<()> {
         });
         etcd::run::run(config, shutdown).await
     })
+}
+
+/// Says what is wrong with the flags, or what was asked for with --help.
+fn stop(error: &anyhow::Error) -> ! {
+    match error.downcast_ref::<clap::Error>() {
+        Some(error) => error.exit(),
+        None => {
+            eprintln!("etcd: {error:#}");
+            std::process::exit(2)
+        }
+    }
 }

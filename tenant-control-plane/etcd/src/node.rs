@@ -37,6 +37,8 @@ pub struct Node {
     pub deadlines: Mutex<Deadlines>,
     /// Whether there has been no leader for long.
     pub leaderless: watch::Sender<bool>,
+    /// Whether this member's state is known to be damaged.
+    pub corrupt: watch::Sender<bool>,
     proposals: mpsc::Sender<pb::Proposal>,
     reads: mpsc::Sender<oneshot::Sender<Result<(), EtcdError>>>,
     started: std::time::Instant,
@@ -54,6 +56,7 @@ impl Node {
             metrics: Metrics::default(),
             deadlines: Mutex::default(),
             leaderless: watch::Sender::new(false),
+            corrupt: watch::Sender::new(false),
             proposals,
             reads,
             started: std::time::Instant::now(),
@@ -102,22 +105,18 @@ impl Node {
         if !is_internal && !matches!(op, Op::Alarm(_)) {
             self.must_be_sound()?;
         }
-        let (id, outcome) = self.machine.waiters.register();
-        let proposal = pb::Proposal { id, op: Some(op), caller };
-        let give_up = |e: EtcdError| {
-            self.machine.waiters.finish(id, Err(e));
-            Status::from(e)
-        };
+        let waiting = self.machine.waiters.register();
+        let proposal = pb::Proposal { id: waiting.id, op: Some(op), caller };
         if proposal.encoded_len() > self.config.max_request_bytes + 512 {
-            return Err(give_up(EtcdError::RequestTooLarge));
+            return Err(EtcdError::RequestTooLarge.into());
         }
         if self.proposals.send(proposal).await.is_err() {
-            return Err(give_up(EtcdError::Stopped));
+            return Err(EtcdError::Stopped.into());
         }
-        match tokio::time::timeout(self.request_timeout(), outcome).await {
-            Ok(Ok(answer)) => answer.map_err(Status::from),
-            Ok(Err(_)) => Err(EtcdError::Stopped.into()),
-            Err(_) => Err(give_up(EtcdError::Timeout)),
+        match tokio::time::timeout(self.request_timeout(), waiting.outcome()).await {
+            Ok(Some(answer)) => answer.map_err(Status::from),
+            Ok(None) => Err(EtcdError::Stopped.into()),
+            Err(_) => Err(EtcdError::Timeout.into()),
         }
     }
 
@@ -144,19 +143,40 @@ impl Node {
 
     /// Renews a lease, if this member leads.
     pub async fn renew_here(&self, id: i64) -> Result<pb::LeaseTimeResponse, Status> {
-        let renewed = self.with_lease(id, |deadlines, now| deadlines.renew(id, now));
-        let told = self.machine.read().store.leases.get(&id).map_or(0, |lease| lease.remaining);
-        if renewed.kind() == Kind::Ok && told > 0 {
+        // A leader that others have replaced would renew what has ended elsewhere.
+        self.linearize().await?;
+        let mut taken_back = None;
+        let renewed = self.with_lease(id, |deadlines, now| {
+            let ttl = deadlines.renew(id, now)?;
+            taken_back = deadlines.take_back(id);
+            Some(ttl)
+        });
+        if let Some(times) = taken_back {
             // What the next leader would go by is not true any more.
-            let full = pb::LeaseGrant { id, ..Default::default() };
-            self.propose(Op::LeaseTimes(pb::LeaseTimes { leases: vec![full] })).await?;
+            self.propose(Op::LeaseTimes(times)).await?;
         }
         Ok(renewed)
     }
 
     /// Tells a lease's time, if this member leads.
-    pub fn lease_time_here(&self, id: i64) -> pb::LeaseTimeResponse {
-        self.with_lease(id, |deadlines, now| deadlines.remaining(id, now))
+    pub async fn lease_time_here(&self, id: i64) -> Result<pb::LeaseTimeResponse, Status> {
+        self.linearize().await?;
+        Ok(self.with_lease(id, |deadlines, now| deadlines.remaining(id, now)))
+    }
+
+    /// Hands out the deadlines, brought up to date, if this member leads.
+    pub fn lead_leases<T>(&self, then: impl FnOnce(&mut Deadlines, Duration) -> T) -> Option<T> {
+        let status = self.consensus.status();
+        let state = self.machine.read();
+        // Before its own first entry a leader does not know what the last one has left.
+        let knows = state.applied.is_some_and(|(term, _)| term == status.term);
+        if !status.is_leader || !knows {
+            return None;
+        }
+        let now = self.now();
+        let mut deadlines = self.deadlines.lock().expect("no panic while held");
+        deadlines.lead(status.term, &state.store, now, self.config.timing.election);
+        Some(then(&mut deadlines, now))
     }
 
     fn with_lease(
@@ -164,30 +184,17 @@ impl Node {
         id: i64,
         ask: impl FnOnce(&mut Deadlines, Duration) -> Option<i64>,
     ) -> pb::LeaseTimeResponse {
-        let mut response = pb::LeaseTimeResponse::default();
-        if !self.consensus.status().is_leader {
-            response.set_kind(Kind::NotLeader);
-            return response;
+        let answer = self.lead_leases(|deadlines, now| {
+            let ttl = ask(deadlines, now)?;
+            let granted_ttl = deadlines.granted(id)?;
+            Some(pb::LeaseTimeResponse { ttl, granted_ttl, ..Default::default() })
+        });
+        let of = |kind: Kind| pb::LeaseTimeResponse { kind: kind.into(), ..Default::default() };
+        match answer {
+            None => of(Kind::NotLeader),
+            Some(None) => of(Kind::NotFound),
+            Some(Some(response)) => response,
         }
-        let granted = self.machine.read().store.leases.get(&id).map(|l| l.ttl);
-        let Some(granted) = granted else {
-            response.set_kind(Kind::NotFound);
-            return response;
-        };
-        let now = self.now();
-        let mut deadlines = self.deadlines.lock().expect("no panic while held");
-        if deadlines.remaining(id, now).is_none() {
-            // Granted since the last look at the table.
-            deadlines.set(id, granted, now);
-        }
-        match ask(&mut deadlines, now) {
-            Some(ttl) => {
-                response.ttl = ttl;
-                response.granted_ttl = granted;
-            }
-            None => response.set_kind(Kind::NotFound),
-        }
-        response
     }
 
     /// Asks the leader to renew a lease (or only for its time). `None`: there is no such lease.
@@ -201,7 +208,7 @@ impl Node {
             let status = self.consensus.status();
             let answer = match status.leader {
                 Some(_) if status.is_leader && renew => self.renew_here(id).await,
-                Some(_) if status.is_leader => Ok(self.lease_time_here(id)),
+                Some(_) if status.is_leader => self.lease_time_here(id).await,
                 Some(leader) => self.ask_lease(leader, id, renew).await,
                 None => Err(EtcdError::NoLeader.into()),
             };

@@ -41,6 +41,11 @@ pub async fn propose_loop(node: Weak<Node>, mut queue: mpsc::Receiver<pb::Propos
             bytes += next.encoded_len();
             proposals.push(next);
         }
+        // Whoever has given up was told that it failed, and may have tried again elsewhere.
+        proposals.retain(|proposal| node.machine.waiters.is_waiting(proposal.id));
+        if proposals.is_empty() {
+            continue;
+        }
         tokio::spawn(async move {
             let _permit = permit;
             let ids: Vec<u64> = proposals.iter().map(|p| p.id).collect();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
+use etcd_api::pb::etcdserverpb::AlarmType;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -13,7 +14,7 @@ use crate::raft::Consensus;
 use crate::raft::network::Peers;
 use crate::server::{Serve, Socket, client_routes, peer_routes};
 use crate::storage::files::sync_dir;
-use crate::{background, identity};
+use crate::{background, backup, identity};
 
 /// Runs until `shutdown`, or until raft stops (which is an error).
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
@@ -39,6 +40,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let id = identity::establish(&config, &dir).await?;
     let state_dir = dir.clone();
     let machine = tokio::task::spawn_blocking(move || Machine::open(&state_dir)).await??;
+    backup::import::restored(&config, &dir, &machine)?;
     let peers = Peers::new(id.member_id, id.cluster_id, config.peer_client_tls.clone());
     let consensus = Consensus::start(Arc::clone(&machine), peers, config.timing).await?;
     let node = Node::start(Arc::clone(&config), Arc::clone(&machine), consensus);
@@ -83,15 +85,17 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     }
 }
 
-/// A leader that stops names a successor, so that nobody waits for an election timeout.
-async fn hand_over(node: &Node) {
+/// A leader that stops, or is not sound, names a successor, so that nobody waits for an election
+/// timeout.
+pub async fn hand_over(node: &Node) {
     let status = node.consensus.status();
     if !status.is_leader {
         return;
     }
     let (own, _) = node.consensus.ids();
-    let successor =
-        node.consensus.members().into_iter().find(|(id, _, learner)| *id != own && !learner);
+    let is_sound = |id| !node.machine.has_alarm(id, AlarmType::Corrupt);
+    let mut members = node.consensus.members().into_iter();
+    let successor = members.find(|(id, _, learner)| *id != own && !learner && is_sound(*id));
     let Some((id, ..)) = successor else { return };
     if node.consensus.transfer(id).await.is_ok() {
         let moved = node.consensus.wait_leader(Some(own));

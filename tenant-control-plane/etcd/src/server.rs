@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use etcd_api::pb::etcdserverpb::AlarmType;
 use etcd_api::pb::etcdserverpb::auth_server::AuthServer;
 use etcd_api::pb::etcdserverpb::cluster_server::ClusterServer;
 use etcd_api::pb::etcdserverpb::kv_server::KvServer;
@@ -192,7 +193,7 @@ async fn connection(
 /// The common name of the certificate that a client has shown.
 fn common_name(shown: Option<&[CertificateDer<'_>]>) -> Option<CommonName> {
     let (_, certificate) = x509_parser::parse_x509_certificate(shown?.first()?).ok()?;
-    let name = certificate.subject().iter_common_name().next()?.as_str().ok()?;
+    let name = certificate.subject().iter_common_name().last()?.as_str().ok()?;
     Some(CommonName(name.into()))
 }
 
@@ -270,8 +271,11 @@ async fn unhealthy(node: &Node) -> Option<String> {
     if let Some(failure) = status.failure {
         return Some(failure);
     }
-    if let Some((_, kind)) = node.machine.read().alarms.first() {
-        let kind = etcd_api::pb::etcdserverpb::AlarmType::try_from(*kind).unwrap_or_default();
+    let (own, _) = node.consensus.ids();
+    let concerns_us =
+        |(member, kind): &&(u64, i32)| *kind != i32::from(AlarmType::Corrupt) || *member == own;
+    if let Some((_, kind)) = node.machine.read().alarms.iter().find(concerns_us) {
+        let kind = AlarmType::try_from(*kind).unwrap_or_default();
         return Some(format!("ALARM {}", kind.as_str_name()));
     }
     if status.leader.is_none() {

@@ -30,15 +30,16 @@ impl Check<'_> {
             Op::Put(r) => self.put(r),
             Op::DeleteRange(r) => self.delete(r),
             Op::Txn(r) => self.txn(r),
+            Op::LeaseGrant(_) => self.access.must_be_named(self.caller),
             Op::LeaseRevoke(id) => self.lease(*id, Access::Write),
             Op::Auth(_) | Op::Compact(_) => self.access.may_administer(self.caller),
             // Decided where they come in, or asked by members only.
-            Op::LeaseGrant(_)
-            | Op::Alarm(_)
+            Op::Alarm(_)
             | Op::Publish(_)
             | Op::ForgetMember(_)
             | Op::BeginDigest(_)
             | Op::LeaseTimes(_)
+            | Op::LeaseExpired(_)
             | Op::Login(_) => Ok(()),
         }
     }
@@ -90,6 +91,7 @@ impl Check<'_> {
     /// Whether all keys of a lease may be read or written.
     pub fn lease(&self, id: i64, access: Access) -> Allowed {
         let Some(lease) = self.store.leases.get(&id) else { return Ok(()) };
+        self.access.must_be_named(self.caller)?;
         if self.access.may_administer(self.caller).is_ok() {
             return Ok(());
         }

@@ -54,10 +54,14 @@ impl Tokens {
     /// Whom a token stands for, which keeps it for another while.
     pub fn user_of(&self, token: &str, ttl: Duration) -> Option<String> {
         let mut known = self.lock();
-        known.retain(|_, token| token.used.elapsed() < ttl);
-        let found = known.get_mut(token)?;
+        let found = known.get_mut(token).filter(|found| found.used.elapsed() < ttl)?;
         found.used = Instant::now();
         Some(found.user.clone())
+    }
+
+    /// Forgets what has not been used for so long.
+    pub fn sweep(&self, ttl: Duration) {
+        self.lock().retain(|_, token| token.used.elapsed() < ttl);
     }
 
     /// Ends the tokens of a user.

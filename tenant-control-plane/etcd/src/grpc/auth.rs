@@ -20,6 +20,9 @@ use crate::pb;
 use crate::pb::auth_change::Change;
 use crate::pb::proposal::Op;
 
+/// What bcrypt takes into account, bytes.
+const LONGEST_PASSWORD: usize = 72;
+
 /// The Auth service.
 pub struct AuthService {
     /// The member.
@@ -54,6 +57,9 @@ impl AuthService {
             Change::UserChangePassword(r) => (&mut r.password, &mut r.hashed_password),
             _ => return Ok(change),
         };
+        if password.len() > LONGEST_PASSWORD {
+            return Err(Status::unknown("bcrypt: password length exceeds 72 bytes"));
+        }
         let (given, cost) = (std::mem::take(password), self.node.config.bcrypt_cost);
         let hash = tokio::task::spawn_blocking(move || bcrypt::hash(given, cost));
         let hash = hash.await.map_err(|e| Status::internal(e.to_string()))?;

@@ -45,16 +45,17 @@ impl Credentials {
         if !node.machine.is_guarded() {
             return Ok(None);
         }
-        let revision = || node.machine.read().access.revision;
+        // First: what changes after it makes the request fail rather than pass.
+        let revision = node.machine.read().access.revision;
         if let Some(token) = &self.token {
             let user = user_of(node, token).await.ok_or(EtcdError::InvalidAuthToken)?;
-            return Ok(Some(pb::Caller { user, revision: revision(), internal: false }));
+            return Ok(Some(pb::Caller { user, revision, internal: false }));
         }
         let user = match &self.common_name {
             Some(CommonName(name)) if node.config.client_cert_auth => name.to_string(),
             _ => return Ok(Some(pb::Caller::default())),
         };
-        Ok(Some(pb::Caller { user, revision: revision(), internal: false }))
+        Ok(Some(pb::Caller { user, revision, internal: false }))
     }
 }
 

@@ -101,7 +101,8 @@ impl Cluster for ClusterService {
         if members.iter().any(taken) {
             return Err(EtcdError::PeerUrlExists.into());
         }
-        if r.is_learner && members.iter().any(|m| m.is_learner) {
+        let learners = members.iter().filter(|m| m.is_learner).count();
+        if r.is_learner && learners >= self.node.config.max_learners {
             return Err(EtcdError::TooManyLearners.into());
         }
         // A member that is removed and added again is another member: the time tells them apart.

@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::Answer;
-use super::caller::caller;
+use super::caller::Credentials;
 use super::line::{Changes, Desk, Place, below};
 use crate::mvcc::index::KeyRange;
 use crate::node::Node;
@@ -38,8 +38,8 @@ fn not_leader() -> Status {
 }
 
 impl ElectionService {
-    async fn desk<T>(&self, r: &Request<T>) -> Result<Desk, Status> {
-        Ok(Desk { node: Arc::clone(&self.node), caller: caller(&self.node, r).await? })
+    fn desk<T>(&self, r: &Request<T>) -> Desk {
+        Desk { node: Arc::clone(&self.node), credentials: Credentials::of(r) }
     }
 }
 
@@ -61,7 +61,7 @@ async fn proclaim(
 #[tonic::async_trait]
 impl Election for ElectionService {
     async fn campaign(&self, r: Request<CampaignRequest>) -> Answer<CampaignResponse> {
-        let desk = self.desk(&r).await?;
+        let desk = self.desk(&r);
         let r = r.into_inner();
         let (place, before) = Place::join(&desk, &r.name, r.lease, r.value.clone()).await?;
         let leader = |place: &Place| LeaderKey {
@@ -79,14 +79,14 @@ impl Election for ElectionService {
     }
 
     async fn proclaim(&self, r: Request<ProclaimRequest>) -> Answer<ProclaimResponse> {
-        let desk = self.desk(&r).await?;
+        let desk = self.desk(&r);
         let r = r.into_inner();
         let leader = r.leader.ok_or_else(missing_key)?;
         proclaim(&desk, leader, r.value).await.map(Response::new)
     }
 
     async fn leader(&self, r: Request<LeaderRequest>) -> Answer<LeaderResponse> {
-        let (kv, revision) = self.desk(&r).await?.first(&r.get_ref().name).await?;
+        let (kv, revision) = self.desk(&r).first(&r.get_ref().name).await?;
         match kv {
             None => Err(Status::unknown("election: no leader")),
             kv => {
@@ -99,7 +99,7 @@ impl Election for ElectionService {
 
     async fn observe(&self, r: Request<LeaderRequest>) -> Answer<Self::ObserveStream> {
         let (out, rx) = mpsc::channel(OUT);
-        let desk = self.desk(&r).await?;
+        let desk = self.desk(&r);
         tokio::spawn(async move {
             if let Err(status) = observe(&desk, &r.get_ref().name, &out).await {
                 // The client may be gone.
@@ -110,7 +110,7 @@ impl Election for ElectionService {
     }
 
     async fn resign(&self, r: Request<ResignRequest>) -> Answer<ResignResponse> {
-        let desk = self.desk(&r).await?;
+        let desk = self.desk(&r);
         let leader = r.into_inner().leader.ok_or_else(missing_key)?;
         let header = desk.leave(leader.key, leader.rev).await?.header;
         Ok(Response::new(ResignResponse { header }))

@@ -137,7 +137,7 @@ impl Kv for KvService {
         let (tx, rx) = tokio::sync::mpsc::channel(2);
         let node = Arc::clone(&self.node);
         tokio::spawn(async move {
-            if let Err(status) = stream_range(&node, r, &tx).await {
+            if let Err(status) = stream_range(&node, r, caller.as_ref(), &tx).await {
                 // The client may be gone.
                 let _ = tx.send(Err(status)).await;
             }
@@ -197,6 +197,7 @@ impl Kv for KvService {
 async fn stream_range(
     node: &Node,
     mut r: RangeRequest,
+    caller: Option<&Caller>,
     out: &tokio::sync::mpsc::Sender<Result<RangeStreamResponse, Status>>,
 ) -> Result<(), Status> {
     let mut left = if r.limit > 0 { r.limit } else { i64::MAX };
@@ -205,6 +206,7 @@ async fn stream_range(
     loop {
         r.limit = left.min(STREAM_KEYS);
         let mut piece = node.machine.range(&r).await?;
+        node.machine.read().access.is_still(caller)?;
         let revision = *now.get_or_insert(piece.header.as_ref().map_or(0, |h| h.revision));
         if r.revision == 0 {
             r.revision = revision;

@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Answer;
-use super::caller::caller;
+use super::caller::{Credentials, caller};
 use crate::access::check::Check;
 use crate::access::grants::Access;
 use crate::node::Node;
@@ -36,7 +36,12 @@ fn min_ttl(node: &Node) -> i64 {
 }
 
 /// Grants a lease; id 0 lets the server choose. Gives id and time to live.
-pub async fn grant(node: &Node, wanted: i64, ttl: i64) -> Result<(i64, i64), Status> {
+pub async fn grant(
+    node: &Node,
+    wanted: i64,
+    ttl: i64,
+    caller: Option<pb::Caller>,
+) -> Result<(i64, i64), Status> {
     if ttl > MAX_TTL {
         return Err(EtcdError::LeaseTtlTooLarge.into());
     }
@@ -47,12 +52,26 @@ pub async fn grant(node: &Node, wanted: i64, ttl: i64) -> Result<(i64, i64), Sta
             id = rand::random::<i64>() & i64::MAX;
             continue;
         }
-        match node.propose(Op::LeaseGrant(pb::LeaseGrant { id, ttl, remaining: 0 })).await {
+        let lease = pb::LeaseGrant { id, ttl, ..Default::default() };
+        match node.propose_as(Op::LeaseGrant(lease), caller.clone()).await {
             Err(s) if wanted == 0 && EtcdError::of(&s) == Some(EtcdError::LeaseExists) => id = 0,
             Err(s) => return Err(s),
             Ok(_) => return Ok((id, ttl)),
         }
     }
+}
+
+/// Refuses who may not write every key of a lease.
+async fn may_renew(node: &Node, credentials: &Credentials, id: i64) -> Result<(), Status> {
+    node.must_be_sound()?;
+    if !node.machine.is_guarded() {
+        return Ok(());
+    }
+    let caller = credentials.caller(node).await?;
+    let state = node.machine.read();
+    state.access.must_be_named(caller.as_ref())?;
+    let check = Check { access: &state.access, store: &state.store, caller: caller.as_ref() };
+    Ok(check.lease(id, Access::Write)?)
 }
 
 impl LeaseService {
@@ -71,7 +90,8 @@ impl LeaseService {
 #[tonic::async_trait]
 impl Lease for LeaseService {
     async fn lease_grant(&self, r: Request<LeaseGrantRequest>) -> Answer<LeaseGrantResponse> {
-        let (id, ttl) = grant(&self.node, r.get_ref().id, r.get_ref().ttl).await?;
+        let caller = caller(&self.node, &r).await?;
+        let (id, ttl) = grant(&self.node, r.get_ref().id, r.get_ref().ttl, caller).await?;
         Ok(Response::new(LeaseGrantResponse {
             header: self.node.header_now(),
             id,
@@ -92,15 +112,21 @@ impl Lease for LeaseService {
         &self,
         r: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Answer<Self::LeaseKeepAliveStream> {
+        let credentials = Credentials::of(&r);
         let mut requests = r.into_inner();
         let (tx, rx) = tokio::sync::mpsc::channel(16);
         let node = Arc::clone(&self.node);
         tokio::spawn(async move {
             while let Ok(Some(r)) = requests.message().await {
-                let answer = node.lease_at_leader(r.id, true).await;
+                // Before the renewal: the revision must not be one at which the lease was gone.
+                let header = node.header_now();
+                let answer = match may_renew(&node, &credentials, r.id).await {
+                    Ok(()) => node.lease_at_leader(r.id, true).await,
+                    Err(status) => Err(status),
+                };
                 let failed = answer.is_err();
                 let response = answer.map(|renewed| LeaseKeepAliveResponse {
-                    header: node.header_now(),
+                    header,
                     id: r.id,
                     // A lease that does not exist has no time left.
                     ttl: renewed.map_or(0, |l| l.ttl),

@@ -19,11 +19,13 @@ use etcd_api::pb::etcdserverpb::{
 use etcd_api::pb::mvccpb::KeyValue;
 use tonic::Status;
 
+use super::caller::Credentials;
 use super::kv::KvService;
 use super::lease;
 use crate::mvcc::index::KeyRange;
 use crate::node::Node;
 use crate::pb::Caller;
+use crate::pb::proposal::Op;
 use crate::watch::hub::Queue;
 
 /// Time to live of a lease that the server makes for a client that brought none, seconds.
@@ -34,8 +36,8 @@ const TTL: i64 = 60;
 pub struct Desk {
     /// The member.
     pub node: Arc<Node>,
-    /// Who asks.
-    pub caller: Option<Caller>,
+    /// Who asks. Looked at for each step: roles may change while somebody waits.
+    pub credentials: Credentials,
 }
 
 /// A client's place in a line.
@@ -62,11 +64,13 @@ impl Place {
         value: Bytes,
     ) -> Result<(Self, Option<Bytes>), Status> {
         let lease = match lease {
-            0 => lease::grant(&desk.node, 0, TTL).await?.0,
+            0 => lease::grant(&desk.node, 0, TTL, desk.caller().await?).await?.0,
             id => id,
         };
         let prefix = below(name);
-        let key = Bytes::from([&prefix[..], format!("{lease:x}").as_bytes()].concat());
+        let sign = if lease < 0 { "-" } else { "" };
+        let id = format!("{sign}{:x}", lease.unsigned_abs());
+        let key = Bytes::from([&prefix[..], id.as_bytes()].concat());
         let put = PutRequest { key: key.clone(), value, lease, ..Default::default() };
         let get = RangeRequest { key: key.clone(), ..Default::default() };
         let get = Some(Request::RequestRange(get));
@@ -117,7 +121,9 @@ impl Drop for Place {
         // There may be no runtime any more; then the lease ends the place.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
-            if let Err(status) = desk.leave(key, revision).await {
+            // In the cluster's own name: who stood in line may have lost its roles meanwhile.
+            let op = Op::Txn(deletion(key, revision));
+            if let Err(status) = desk.node.propose(op).await {
                 tracing::debug!(%status, "leaving a line failed; the lease will end it");
             }
         });
@@ -127,8 +133,7 @@ impl Drop for Place {
 impl Desk {
     /// Deletes a key if it is still the one that was created at a revision.
     pub async fn leave(&self, key: Bytes, created: i64) -> Result<TxnResponse, Status> {
-        let delete = DeleteRangeRequest { key: key.clone(), ..Default::default() };
-        self.if_created(key, created, Request::RequestDeleteRange(delete), None).await
+        self.kv().run_txn(deletion(key, created), self.caller().await?).await
     }
 
     /// Does one thing if a key was created at a revision (0: is not there), else another.
@@ -139,20 +144,8 @@ impl Desk {
         then: Request,
         otherwise: Option<Request>,
     ) -> Result<TxnResponse, Status> {
-        let compare = Compare {
-            result: CompareResult::Equal as i32,
-            target: CompareTarget::Create as i32,
-            key,
-            target_union: Some(TargetUnion::CreateRevision(revision)),
-            ..Default::default()
-        };
-        let op = |request| RequestOp { request: Some(request) };
-        let txn = TxnRequest {
-            compare: vec![compare],
-            success: vec![op(then)],
-            failure: otherwise.map(op).into_iter().collect(),
-        };
-        self.kv().run_txn(txn, self.caller.clone()).await
+        let txn = if_created(key, revision, then, otherwise);
+        self.kv().run_txn(txn, self.caller().await?).await
     }
 
     /// The key whose turn it is, and the revision at which it was looked for.
@@ -163,11 +156,37 @@ impl Desk {
     }
 
     async fn range(&self, r: RangeRequest) -> Result<RangeResponse, Status> {
-        self.kv().read_range(&r, self.caller.as_ref()).await
+        let caller = self.caller().await?;
+        self.kv().read_range(&r, caller.as_ref()).await
+    }
+
+    async fn caller(&self) -> Result<Option<Caller>, Status> {
+        self.credentials.caller(&self.node).await
     }
 
     fn kv(&self) -> KvService {
         KvService { node: Arc::clone(&self.node) }
+    }
+}
+
+fn deletion(key: Bytes, created: i64) -> TxnRequest {
+    let delete = DeleteRangeRequest { key: key.clone(), ..Default::default() };
+    if_created(key, created, Request::RequestDeleteRange(delete), None)
+}
+
+fn if_created(key: Bytes, at: i64, then: Request, otherwise: Option<Request>) -> TxnRequest {
+    let compare = Compare {
+        result: CompareResult::Equal as i32,
+        target: CompareTarget::Create as i32,
+        key,
+        target_union: Some(TargetUnion::CreateRevision(at)),
+        ..Default::default()
+    };
+    let op = |request| RequestOp { request: Some(request) };
+    TxnRequest {
+        compare: vec![compare],
+        success: vec![op(then)],
+        failure: otherwise.map(op).into_iter().collect(),
     }
 }
 

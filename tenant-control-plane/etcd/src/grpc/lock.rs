@@ -10,7 +10,7 @@ use etcd_api::pb::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockRes
 use tonic::{Request, Response};
 
 use super::Answer;
-use super::caller::caller;
+use super::caller::Credentials;
 use super::kv::KvService;
 use super::line::{Desk, Place};
 use crate::node::Node;
@@ -24,7 +24,7 @@ pub struct LockService {
 #[tonic::async_trait]
 impl Lock for LockService {
     async fn lock(&self, r: Request<LockRequest>) -> Answer<LockResponse> {
-        let desk = Desk { node: Arc::clone(&self.node), caller: caller(&self.node, &r).await? };
+        let desk = Desk { node: Arc::clone(&self.node), credentials: Credentials::of(&r) };
         let r = r.into_inner();
         let (place, _) = Place::join(&desk, &r.name, r.lease, Bytes::new()).await?;
         let place = place.turn().await?;

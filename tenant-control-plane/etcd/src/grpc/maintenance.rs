@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::Answer;
 use super::caller::{administrator, somebody};
-use crate::backup;
+use crate::backup::export;
 use crate::machine::view::View;
 use crate::machine::waiters::Outcome;
 use crate::node::Node;
@@ -151,12 +151,13 @@ impl Maintenance for MaintenanceService {
 
     async fn snapshot(&self, r: Request<SnapshotRequest>) -> Answer<Self::SnapshotStream> {
         administrator(&self.node, &r).await?;
+        self.node.must_be_sound()?;
         let (tx, rx) = tokio::sync::mpsc::channel(4);
         let node = Arc::clone(&self.node);
         let view = View::open(&node.machine);
         let header = node.header(view.head.revision);
         tokio::task::spawn_blocking(move || {
-            let result = backup::write(view, |blob: Bytes, remaining_bytes| {
+            let result = export::write(view, |blob: Bytes, remaining_bytes| {
                 let piece = SnapshotResponse {
                     header: Some(header),
                     remaining_bytes,

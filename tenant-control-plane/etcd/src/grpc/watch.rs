@@ -102,6 +102,7 @@ impl Stream {
     async fn run(mut self, mut requests: Streaming<WatchRequest>, needs_leader: bool) {
         let mut items = Vec::with_capacity(16);
         let mut leaderless = self.node.leaderless.subscribe();
+        let mut corrupt = self.node.corrupt.subscribe();
         let interval = self.node.config.progress_interval;
         let mut clock = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
         loop {
@@ -120,7 +121,11 @@ impl Stream {
                     self.node.machine.hub.mark_progress(self.queue.id, true);
                     Ok(())
                 }
-                () = no_leader(&mut leaderless), if needs_leader => {
+                () = raised(&mut corrupt) => {
+                    let _ = self.out.send(Err(EtcdError::Corrupt.into())).await;
+                    break;
+                }
+                () = raised(&mut leaderless), if needs_leader => {
                     let _ = self.out.send(Err(EtcdError::NoLeader.into())).await;
                     break;
                 }
@@ -452,9 +457,9 @@ impl Stream {
     }
 }
 
-/// Returns when there has been no leader for long.
-async fn no_leader(flag: &mut tokio::sync::watch::Receiver<bool>) {
-    if flag.wait_for(|none| *none).await.is_err() {
+/// Returns when a flag is raised.
+async fn raised(flag: &mut tokio::sync::watch::Receiver<bool>) {
+    if flag.wait_for(|is_raised| *is_raised).await.is_err() {
         // The member is stopping, which closes the stream by itself.
         std::future::pending().await
     }

@@ -19,7 +19,7 @@ use crate::pb;
 use crate::pb::auth_change::Change;
 use crate::pb::proposal::Op;
 use crate::storage::files::Files;
-use crate::storage::log::{EntryType, LogEntry};
+use crate::storage::log::{EntryType, LogEntry, LogId};
 
 /// What applying a batch leaves to tell: answers by proposal id, and revisions to publish.
 #[derive(Default)]
@@ -28,6 +28,7 @@ struct Effects {
     revisions: Vec<Arc<Revision>>,
     sweep: bool,
     tokens: Vec<TokenEffect>,
+    went_well: Vec<bool>,
 }
 
 /// What becomes of tokens.
@@ -62,17 +63,20 @@ impl Machine {
             if let Some(m) = membership {
                 state.membership = m;
             }
-            state.link(entry, &effects.revisions);
+            state.link(entry, &effects.went_well, &effects.revisions);
             state.applied = Some((entry.term, entry.index));
             self.guarded.store(state.access.enabled, Ordering::Release);
             self.alarmed.store(!state.alarms.is_empty(), Ordering::Release);
             self.digests.remember(entry.index, state.digest);
-        }
-        for effect in effects.tokens {
-            match effect {
-                TokenEffect::Assign { token, user } => self.tokens.assign(token, user),
-                TokenEffect::ForgetUser(user) => self.tokens.forget_user(&user),
-                TokenEffect::ForgetAll => self.tokens.forget_all(),
+            // Within the lock: nobody is recognized by a token that has ended at a later revision.
+            for effect in std::mem::take(&mut effects.tokens) {
+                match effect {
+                    // What is applied again after a restart was used long ago.
+                    TokenEffect::Assign { .. } if entry.index < self.replayed => {}
+                    TokenEffect::Assign { token, user } => self.tokens.assign(token, user),
+                    TokenEffect::ForgetUser(user) => self.tokens.forget_user(&user),
+                    TokenEffect::ForgetAll => self.tokens.forget_all(),
+                }
             }
         }
         self.hub.publish(effects.revisions);
@@ -114,7 +118,7 @@ fn apply_one(
     let check =
         Check { access: &state.access, store: &state.store, caller: proposal.caller.as_ref() };
     let outcome = match check.op(&op).map_err(TxnError::from) {
-        Ok(()) => run(state, op, entry.index, &cx, effects),
+        Ok(()) => run(state, op, (entry.term, entry.index), &cx, effects),
         Err(e) => Err(e),
     };
     let outcome = match outcome {
@@ -122,6 +126,7 @@ fn apply_one(
         Err(TxnError::Etcd(e)) => Err(e),
         Err(TxnError::Read(e)) => damaged(&format!("applying entry {}: {e}", entry.index)),
     };
+    effects.went_well.push(outcome.is_ok());
     if answer {
         effects.answers.push((id, outcome));
     }
@@ -130,7 +135,7 @@ fn apply_one(
 fn run(
     state: &mut State,
     op: Op,
-    index: u64,
+    at: LogId,
     cx: &Context<'_>,
     effects: &mut Effects,
 ) -> Result<Outcome, TxnError> {
@@ -160,14 +165,22 @@ fn run(
             store.grant(r.id, r.ttl)?;
             (Outcome::Done(store.revision), None)
         }
+        Op::LeaseExpired(r) if r.term != at.0 => (Outcome::Done(store.revision), None),
+        Op::LeaseExpired(r) => {
+            let revision = store.revoke(r.id)?;
+            (Outcome::Done(store.revision), revision)
+        }
         Op::LeaseRevoke(id) => {
             let revision = store.revoke(id)?;
             (Outcome::Done(store.revision), revision)
         }
         Op::LeaseTimes(r) => {
-            for told in r.leases {
-                if let Some(lease) = store.leases.get_mut(&told.id) {
+            for told in r.leases.into_iter().filter(|_| r.term == at.0) {
+                if let Some(lease) = store.leases.get_mut(&told.id)
+                    && lease.word <= r.word
+                {
                     lease.remaining = told.remaining;
+                    lease.word = r.word;
                 }
             }
             (Outcome::Done(store.revision), None)
@@ -181,6 +194,7 @@ fn run(
         }
         Op::ForgetMember(id) => {
             state.members.remove(&id);
+            state.alarms.retain(|(member, _)| *member != id);
             (Outcome::Done(state.store.revision), None)
         }
         Op::Auth(r) => {
@@ -188,10 +202,10 @@ fn run(
             (Outcome::Done(state.store.revision), None)
         }
         Op::BeginDigest(_) => {
-            state.digest = Some([0; 32]);
+            state.begin_digest();
             (Outcome::Done(state.store.revision), None)
         }
-        Op::Login(r) => (login(state, r, index, effects)?, None),
+        Op::Login(r) => (login(state, r, at.1, effects)?, None),
     };
     effects.revisions.extend(revision.map(Arc::new));
     Ok(outcome)

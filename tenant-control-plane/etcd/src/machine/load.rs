@@ -53,6 +53,7 @@ impl Machine {
             dir.display()
         );
         let hub = Hub::new(state.store.revision);
+        let replayed = log.committed().map_or(0, |(_, index)| index + 1);
         Ok(Arc::new(Self {
             log: Arc::new(log),
             hub,
@@ -61,6 +62,8 @@ impl Machine {
             guarded: AtomicBool::new(state.access.enabled),
             alarmed: AtomicBool::new(!state.alarms.is_empty()),
             digests: Default::default(),
+            replayed,
+            checkpointing: Default::default(),
             pins: AtomicUsize::new(0),
             sweep_bell: Notify::new(),
             applied: watch::Sender::new(next),
@@ -83,6 +86,7 @@ impl Machine {
             self.guarded.store(state.access.enabled, Ordering::Release);
             self.alarmed.store(!state.alarms.is_empty(), Ordering::Release);
             self.digests.forget();
+            self.tokens.forget_all();
             (state.store.revision, state.applied.map_or(0, |(_, index)| index + 1))
         };
         self.checkpoint()?;
@@ -93,6 +97,7 @@ impl Machine {
 
     /// Writes a checkpoint of the current state. Returns the view that was written.
     pub fn checkpoint(self: &Arc<Self>) -> io::Result<View> {
+        let _alone = self.checkpointing.lock().expect("no panic while held");
         let mut view = View::open(self);
         // What the checkpoint refers to must be durable before it.
         self.log.sync();
@@ -130,12 +135,16 @@ fn load_key(state: &mut State, item: pb::KeyHistory) {
             sub: v.sub,
         })
         .collect();
+    load_versions(state, &item.key, versions);
+}
+
+fn load_versions(state: &mut State, key: &[u8], versions: Vec<Version>) {
     let history = match versions[..] {
         [] => return,
         [one] => History::One(one),
         _ => History::Many(versions),
     };
-    state.store.load(item.key.as_ref().into(), history);
+    state.store.load(key.into(), history);
 }
 
 /// A snapshot that is being received. Its values go into our log as they come.
@@ -161,16 +170,26 @@ impl Receiving {
         }
     }
 
+    /// Adds a key whose values are in our log already.
+    pub fn load(&mut self, key: &[u8], versions: Vec<Version>) {
+        load_versions(&mut self.state, key, versions);
+    }
+
+    /// There are no more keys.
+    pub fn done(mut self) -> Received {
+        self.state.store.finish_load();
+        Received { state: self.state }
+    }
+
     /// The end of the stream, which says how many keys there were.
-    pub fn finish(mut self, keys: u64) -> io::Result<Received> {
+    pub fn finish(self, keys: u64) -> io::Result<Received> {
         if keys != self.keys {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 format!("snapshot has {} of {keys} keys", self.keys),
             ));
         }
-        self.state.store.finish_load();
-        Ok(Received { state: self.state })
+        Ok(self.done())
     }
 }
 

@@ -16,7 +16,7 @@ pub mod waiters;
 mod tests;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use etcd_api::pb::etcdserverpb::AlarmType;
 use tokio::sync::{Notify, watch};
@@ -44,6 +44,10 @@ pub struct Machine {
     guarded: AtomicBool,
     /// Whether there is any alarm: the same.
     alarmed: AtomicBool,
+    /// Entries before this one had been committed when this process started.
+    replayed: u64,
+    /// Held while a checkpoint is written: there is one file.
+    checkpointing: Mutex<()>,
     /// The digests after the last entries.
     pub digests: Digests,
     /// Views that are open: while there are any, nothing is swept and no segment is deleted.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use etcd_api::pb::etcdserverpb::AlarmMember;
+use prost::Message;
 use sha2::{Digest as _, Sha256};
 
 use crate::access::store::Store as Access;
@@ -36,8 +37,22 @@ pub struct State {
 }
 
 impl State {
-    /// Extends the digest by an entry and the revisions that it made.
-    pub fn link(&mut self, entry: &LogEntry, revisions: &[Arc<Revision>]) {
+    /// Begins the digest with what does not depend on how this member came here.
+    pub fn begin_digest(&mut self) {
+        let head = pb::StateHead {
+            applied: None,
+            membership: Bytes::new(),
+            members: Vec::new(),
+            keys: 0,
+            digest: Bytes::new(),
+            ..self.head(0)
+        };
+        self.digest = Some(Sha256::digest(head.encode_to_vec()).into());
+    }
+
+    /// Extends the digest by an entry, what became of its requests, and the revisions that they
+    /// made.
+    pub fn link(&mut self, entry: &LogEntry, went_well: &[bool], revisions: &[Arc<Revision>]) {
         let Some(before) = self.digest else { return };
         let mut h = Sha256::new();
         h.update(before);
@@ -48,7 +63,14 @@ impl State {
             EntryType::Batch => 1,
             EntryType::Membership => 2,
         }]);
-        h.update(&entry.data);
+        // How a membership is written is each release's own affair.
+        if entry.entry_type != EntryType::Membership {
+            h.update(&entry.data);
+        }
+        h.update(went_well.iter().map(|well| u8::from(*well)).collect::<Vec<_>>());
+        h.update(self.access.revision.to_le_bytes());
+        h.update([u8::from(self.access.enabled)]);
+        h.update((self.store.leases.len() as u64).to_le_bytes());
         for event in revisions.iter().flat_map(|revision| &revision.events) {
             let v = &event.version;
             h.update(&event.key);
@@ -74,7 +96,12 @@ impl State {
                 .store
                 .leases
                 .iter()
-                .map(|(id, l)| pb::LeaseGrant { id: *id, ttl: l.ttl, remaining: l.remaining })
+                .map(|(id, l)| pb::LeaseGrant {
+                    id: *id,
+                    ttl: l.ttl,
+                    remaining: l.remaining,
+                    word: l.word,
+                })
                 .collect(),
             members: self.members.values().cloned().collect(),
             alarms: self
@@ -98,7 +125,12 @@ impl State {
                 .leases
                 .iter()
                 .map(|l| {
-                    let lease = Lease { ttl: l.ttl, remaining: l.remaining, ..Default::default() };
+                    let lease = Lease {
+                        ttl: l.ttl,
+                        remaining: l.remaining,
+                        word: l.word,
+                        ..Default::default()
+                    };
                     (l.id, lease)
                 })
                 .collect(),

@@ -86,9 +86,16 @@ fn recovery_gives_the_same_state_from_the_log_and_from_a_checkpoint() {
     let dir = TempDir::new().unwrap();
     let mut fed = Fed::open(dir.path());
     fed.apply(vec![Op::BeginDigest(true)]);
-    fed.apply(vec![Op::LeaseGrant(pb::LeaseGrant { id: 5, ttl: 60, remaining: 0 })]);
+    fed.apply(vec![Op::LeaseGrant(pb::LeaseGrant { id: 5, ttl: 60, ..Default::default() })]);
     let times = vec![pb::LeaseGrant { id: 5, remaining: 7, ..Default::default() }];
-    fed.apply(vec![Op::LeaseTimes(pb::LeaseTimes { leases: times })]);
+    let times = pb::LeaseTimes { leases: times, term: 1, word: 2 };
+    let stale = pb::LeaseTimes { leases: Vec::new(), word: 1, ..times.clone() };
+    let old = vec![pb::LeaseGrant { id: 5, remaining: 50, ..Default::default() }];
+    let of_another_term = pb::LeaseTimes { leases: old.clone(), term: 9, word: 99 };
+    fed.apply(vec![Op::LeaseTimes(times)]);
+    fed.apply(vec![Op::LeaseTimes(pb::LeaseTimes { leases: old, ..stale })]);
+    fed.apply(vec![Op::LeaseTimes(of_another_term)]);
+    fed.apply(vec![Op::LeaseExpired(pb::LeaseExpired { id: 5, term: 9 })]);
     for i in 0..50 {
         fed.apply(vec![put(&format!("k{}", i % 7), b"v"), put("other", &[i])]);
     }

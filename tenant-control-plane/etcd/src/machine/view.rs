@@ -14,6 +14,7 @@ use crate::mvcc::Values;
 use crate::mvcc::history::Version;
 use crate::mvcc::index::{Key, KeyRange};
 use crate::pb;
+use crate::storage::files::Files;
 
 /// Keys with their versions up to the view's revision, oldest first.
 pub type Histories = Vec<(Key, Vec<Version>)>;
@@ -43,6 +44,11 @@ impl View {
             all: KeyRange::From(Vec::new()),
             done: false,
         }
+    }
+
+    /// Where the values are.
+    pub fn files(&self) -> Arc<Files> {
+        Arc::clone(self.machine.log.files())
     }
 
     /// The next keys in order, about `max` of them; empty at the end.

@@ -39,6 +39,28 @@ pub struct Waiters {
     waiting: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
 }
 
+/// Somebody who waits. When it is dropped nobody does, and what has not been proposed by then is
+/// not proposed any more.
+pub struct Waiting<'a> {
+    waiters: &'a Waiters,
+    /// Of the proposal.
+    pub id: u64,
+    outcome: oneshot::Receiver<Answer>,
+}
+
+impl Waiting<'_> {
+    /// Waits for the outcome; `None` when there will be none.
+    pub async fn outcome(mut self) -> Option<Answer> {
+        (&mut self.outcome).await.ok()
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.waiters.lock().remove(&self.id);
+    }
+}
+
 impl Default for Waiters {
     fn default() -> Self {
         Self {
@@ -50,12 +72,12 @@ impl Default for Waiters {
 }
 
 impl Waiters {
-    /// A new id, and the receiver of its outcome.
-    pub fn register(&self) -> (u64, oneshot::Receiver<Answer>) {
+    /// A new id, under which an outcome will be delivered for as long as the result lives.
+    pub fn register(&self) -> Waiting<'_> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let (tx, rx) = oneshot::channel();
+        let (tx, outcome) = oneshot::channel();
         self.lock().insert(id, tx);
-        (id, rx)
+        Waiting { waiters: self, id, outcome }
     }
 
     /// Whether somebody here waits for it.

@@ -39,6 +39,8 @@ pub struct Lease {
     pub ttl: i64,
     /// What the leader last said is left of it, seconds; 0 when it has been renewed since.
     pub remaining: i64,
+    /// Which of the leader's words that was.
+    pub word: u64,
     /// Attached keys.
     pub keys: BTreeSet<Key>,
 }

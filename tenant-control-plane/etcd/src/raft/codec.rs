@@ -1,8 +1,10 @@
 //! Between openraft's types and what goes over the wire and to disk.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use openraft::EntryPayload;
 
-use super::types::{Clid, Command, Entry, LogId, Membership, Vote};
+use super::types::{Clid, Command, Entry, LogId, Membership, PeerNode, StoredMembership, Vote};
 use crate::pb;
 use crate::storage::log::{EntryType, LogEntry};
 
@@ -84,6 +86,16 @@ pub(super) fn entry_from_pb(entry: pb::Entry) -> Result<Entry, CodecError> {
 
 pub(super) fn membership_json(m: &Membership) -> bytes::Bytes {
     serde_json::to_vec(m).expect("a membership is plain data").into()
+}
+
+/// The stored membership of a cluster whose first entry these members are.
+pub fn first_membership(members: BTreeMap<u64, Vec<String>>) -> bytes::Bytes {
+    let ids: BTreeSet<u64> = members.keys().copied().collect();
+    let nodes: BTreeMap<u64, PeerNode> =
+        members.into_iter().map(|(id, peer_urls)| (id, PeerNode { peer_urls })).collect();
+    let membership = Membership::new(vec![ids], nodes).expect("every voter is a node");
+    let stored = StoredMembership::new(Some(log_id(0, 0)), membership);
+    serde_json::to_vec(&stored).expect("a membership is plain data").into()
 }
 
 /// As the log stores it.

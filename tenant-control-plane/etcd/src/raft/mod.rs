@@ -8,4 +8,5 @@ pub mod peer;
 pub mod state_machine;
 pub mod types;
 
+pub use codec::first_membership;
 pub use consensus::{Consensus, Timing};

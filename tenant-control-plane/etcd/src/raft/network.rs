@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use etcd_api::client::{Client, connect};
+use etcd_api::pb::etcdserverpb::AlarmType;
 use etcd_api::tls::ClientTls;
 use openraft::errors::{
     NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
@@ -209,6 +210,11 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             let e = io::Error::other("a received snapshot cannot be sent on");
             return Err(StreamingError::Network(NetworkError::new(&e)));
         };
+        let corrupt = i32::from(AlarmType::Corrupt);
+        if view.head.alarms.iter().any(|a| a.member_id == self.id && a.alarm == corrupt) {
+            let e = io::Error::other("this member's state is damaged and is not passed on");
+            return Err(StreamingError::Network(NetworkError::new(&e)));
+        }
         tracing::debug!(
             peer.id = format_args!("{:x}", self.target),
             revision = view.head.revision,

@@ -105,7 +105,7 @@ impl Peer for PeerService {
     }
 
     async fn lease_time(&self, r: Request<pb::LeaseTimeRequest>) -> Answer<pb::LeaseTimeResponse> {
-        Ok(Response::new(self.node.lease_time_here(r.into_inner().id)))
+        self.node.lease_time_here(r.into_inner().id).await.map(Response::new)
     }
 
     async fn digest(&self, r: Request<pb::DigestRequest>) -> Answer<pb::DigestResponse> {

@@ -153,3 +153,30 @@ async fn a_snapshot_carries_its_own_checksum() {
     assert_ne!(hash(0).await, before);
     tokio::time::timeout(Duration::from_secs(5), hash(0)).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_renewed_certificate_is_shown_without_a_restart() {
+    let cluster = Cluster::start(1, &[]);
+    let client = cluster.ready(0).await;
+    let endpoint = cluster.endpoint(0);
+    let address = endpoint.strip_prefix("https://").unwrap();
+    let ip = address.split(':').next().unwrap();
+    let config = etcd_api::tls::client_config(&cluster.pki.client()).unwrap();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+    let shown = async || {
+        let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+        let name = tokio_rustls::rustls::pki_types::ServerName::try_from(ip.to_owned()).unwrap();
+        let tls = connector.connect(name, tcp).await.unwrap();
+        tls.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+    };
+    let first = shown().await;
+    // A half-written pair is not taken.
+    let certificate = std::fs::read(cluster.pki.path("server", "crt")).unwrap();
+    cluster.pki.issue("server", ip);
+    let renewed = std::fs::read(cluster.pki.path("server", "crt")).unwrap();
+    std::fs::write(cluster.pki.path("server", "crt"), certificate).unwrap();
+    assert!(shown().await == first);
+    std::fs::write(cluster.pki.path("server", "crt"), renewed).unwrap();
+    assert!(shown().await != first);
+    put(&client, "k", "v").await.unwrap();
+}

@@ -8,7 +8,7 @@ use super::server::{Cluster, eventually, get, put};
 
 /// Changes what a stopped member has stored about a key, with all checksums right.
 fn tamper(cluster: &Cluster, member: usize, key: &str) {
-    let dir = cluster.dir.path().join(format!("m{member}")).join("member");
+    let dir = cluster.data_dir(member).join("member");
     let (mut head, mut keys) = (None, Vec::new());
     assert!(checkpoint::read(&dir, |h| head = Some(h), |k| keys.push(k)).unwrap());
     let victim = keys.iter_mut().find(|k| k.key == key.as_bytes()).unwrap();
@@ -26,7 +26,7 @@ async fn a_member_that_differs_raises_corrupt_and_serves_no_more() {
     // Once begun, and stored, the digest goes on over a restart.
     let wrong = (cluster.leader().await + 1) % 3;
     let checkpoint = |cluster: &Cluster| {
-        let dir = cluster.dir.path().join(format!("m{wrong}")).join("member");
+        let dir = cluster.data_dir(wrong).join("member");
         let (mut begun, mut there) = (false, false);
         let found = checkpoint::read(
             &dir,

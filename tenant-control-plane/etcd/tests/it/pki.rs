@@ -34,13 +34,10 @@ impl Pki {
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.ca).unwrap();
-        let id = Identity {
-            cert_pem: cert.pem().into_bytes(),
-            key_pem: key.serialize_pem().into_bytes(),
-        };
-        std::fs::write(self.path(name, "crt"), &id.cert_pem).unwrap();
-        std::fs::write(self.path(name, "key"), &id.key_pem).unwrap();
-        id
+        let (cert_path, key_path) = (self.path(name, "crt"), self.path(name, "key"));
+        std::fs::write(&cert_path, cert.pem()).unwrap();
+        std::fs::write(&key_path, key.serialize_pem()).unwrap();
+        Identity::from_files(&cert_path, &key_path).unwrap()
     }
 
     pub fn path(&self, name: &str, extension: &str) -> PathBuf {

@@ -55,6 +55,15 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn start(members: usize, flags: &[&str]) -> Self {
+        let mut cluster = Self::prepare(members, flags);
+        for i in 0..members {
+            cluster.start_member(i);
+        }
+        cluster
+    }
+
+    /// A cluster whose members have not been started.
+    pub fn prepare(members: usize, flags: &[&str]) -> Self {
         let dir = TempDir::new().unwrap();
         let pki = Pki::new(&dir.path().join("pki"));
         let [a, b, c]: [u8; 3] = rand::random();
@@ -62,7 +71,7 @@ impl Cluster {
         let ports = (0..members).map(|i| Ports::of_member(i, false)).collect();
         pki.issue("server", &ip);
         let tls = pki.client();
-        let mut cluster = Self {
+        Self {
             dir,
             pki,
             ip,
@@ -70,17 +79,34 @@ impl Cluster {
             flags: flags.iter().map(|s| s.to_string()).collect(),
             processes: (0..members).map(|_| None).collect(),
             tls,
-        };
-        for i in 0..members {
-            cluster.start_member(i);
         }
-        cluster
+    }
+
+    /// Where a member keeps its data.
+    pub fn data_dir(&self, i: usize) -> std::path::PathBuf {
+        self.dir.path().join(format!("m{i}"))
+    }
+
+    /// Where the other members find a member.
+    pub fn peer_url(&self, i: usize) -> String {
+        format!("https://{}:{}", self.ip, self.ports[i].peer)
+    }
+
+    /// `--initial-cluster-token`.
+    pub fn token(&self) -> &str {
+        &self.ip
+    }
+
+    /// `--initial-cluster`.
+    pub fn initial_cluster(&self) -> String {
+        let members: Vec<String> =
+            (0..self.ports.len()).map(|i| format!("m{i}={}", self.peer_url(i))).collect();
+        members.join(",")
     }
 
     pub fn start_member(&mut self, i: usize) {
         let url = |port: u16| format!("https://{}:{port}", self.ip);
-        let peers: Vec<String> =
-            self.ports.iter().enumerate().map(|(i, p)| format!("m{i}={}", url(p.peer))).collect();
+        let peers = self.initial_cluster();
         let p = &self.ports[i];
         let (crt, key, ca) = (
             self.pki.path("server", "crt"),
@@ -94,17 +120,17 @@ impl Cluster {
             .unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_etcd"))
             .args(["--name", &format!("m{i}")])
-            .args(["--initial-cluster-token", &self.ip, "--log-format=console"])
+            .args(["--initial-cluster-token", self.token(), "--log-format=console"])
             .args(["--listen-client-urls", &url(p.client)])
             .args(["--advertise-client-urls", &url(p.client)])
             .args(["--listen-peer-urls", &url(p.peer)])
             .args(["--initial-advertise-peer-urls", &url(p.peer)])
-            .args(["--initial-cluster", &peers.join(",")])
+            .args(["--initial-cluster", &peers])
             .args(["--initial-cluster-state", if p.existing { "existing" } else { "new" }])
             .args(["--listen-metrics-urls", &format!("http://{}:{}", self.ip, p.metrics)])
             .arg("--client-cert-auth")
             .arg("--peer-client-cert-auth")
-            .args(["--data-dir".as_ref(), self.dir.path().join(format!("m{i}")).as_os_str()])
+            .args(["--data-dir".as_ref(), self.data_dir(i).as_os_str()])
             .args(["--cert-file".as_ref(), crt.as_os_str()])
             .args(["--key-file".as_ref(), key.as_os_str()])
             .args(["--trusted-ca-file".as_ref(), ca.as_os_str()])
@@ -125,7 +151,7 @@ impl Cluster {
         self.ports.push(Ports::of_member(self.ports.len(), true));
         self.processes.push(None);
         let i = self.ports.len() - 1;
-        (i, format!("https://{}:{}", self.ip, self.ports[i].peer))
+        (i, self.peer_url(i))
     }
 
     /// kill -9.

@@ -1,13 +1,26 @@
-//! etcd's command-line flags. Names and defaults are etcd's.
+//! etcd's command-line flags. Names and defaults are etcd's. Each can be given as an environment
+//! variable too (`--data-dir` as `ETCD_DATA_DIR`), or all of them in a file ([`file`]). Those that
+//! do nothing here are in [`others`]; unknown ones are refused.
 
+pub mod file;
+pub mod others;
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Parser};
+use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser};
 
-/// Which flags are accepted and what becomes of them. Unknown flags are refused.
+/// The flags that do something.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "etcd", version, about = "A distributed, reliable key-value store")]
 pub struct Flags {
+    /// YAML file with the flags; others are then ignored.
+    #[arg(long)]
+    pub config_file: Option<PathBuf>,
+
     /// Human-readable name of this member; must be a name in --initial-cluster.
     #[arg(long, default_value = "default")]
     pub name: String,
@@ -98,6 +111,9 @@ pub struct Flags {
     #[arg(long, default_value = "0")]
     pub auto_compaction_retention: String,
 
+    /// Learners at a time, at most.
+    #[arg(long, default_value_t = 1)]
+    pub max_learners: usize,
     /// Operations in one transaction, at most.
     #[arg(long, default_value_t = 128)]
     pub max_txn_ops: usize,
@@ -144,4 +160,45 @@ pub struct Flags {
     /// Refuse a configuration change that would lose the quorum.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true")]
     pub strict_reconfig_check: bool,
+}
+
+impl Flags {
+    /// Reads the command line, the environment, and the file if one is named. Besides the flags:
+    /// what to log about those that have no effect.
+    ///
+    /// # Errors
+    /// When something is not a flag, has an impossible value, or is refused.
+    pub fn read(
+        arguments: impl IntoIterator<Item = OsString>,
+    ) -> anyhow::Result<(Self, Vec<String>)> {
+        let (flags, notes) = Self::understand(command(true), arguments)?;
+        let Some(path) = &flags.config_file else { return Ok((flags, notes)) };
+        let said = file::arguments(path)?;
+        let arguments = std::iter::once("etcd".to_owned()).chain(said).map(OsString::from);
+        Self::understand(command(false), arguments)
+    }
+
+    fn understand(
+        command: Command,
+        arguments: impl IntoIterator<Item = OsString>,
+    ) -> anyhow::Result<(Self, Vec<String>)> {
+        let matches = command.try_get_matches_from(arguments)?;
+        let notes = others::settle(&matches)?;
+        Ok((Self::from_arg_matches(&matches)?, notes))
+    }
+}
+
+/// The command line, with or without the environment.
+fn command(with_environment: bool) -> Command {
+    let command = others::add(Flags::command());
+    match with_environment {
+        false => command,
+        true => command.mut_args(|arg| match arg.get_long() {
+            Some(long) if !["help", "version"].contains(&long) => {
+                let name = format!("ETCD_{}", long.to_uppercase().replace('-', "_"));
+                arg.env(name).hide_env(true)
+            }
+            _ => arg,
+        }),
+    }
 }
