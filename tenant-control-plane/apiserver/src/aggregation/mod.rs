@@ -37,11 +37,13 @@ fn api_services() -> GroupResource {
     GroupResource::new("apiregistration.k8s.io", "apiservices")
 }
 
+type Servers = Arc<[Arc<Server>]>;
+
 /// The extension API servers.
 pub struct Aggregation {
     client: Option<ProxyClient>,
     /// As of a generation of the cache.
-    parsed: RwLock<Option<(u64, Arc<[Arc<Server>]>)>>,
+    parsed: RwLock<Option<(u64, Servers)>>,
     /// What each said that it serves, by the name of its APIService.
     documents: RwLock<HashMap<String, Arc<Document>>>,
 }
@@ -72,7 +74,7 @@ impl Aggregation {
     }
 
     /// All extension API servers.
-    pub fn servers(&self, caches: &Caches) -> Arc<[Arc<Server>]> {
+    pub fn servers(&self, caches: &Caches) -> Servers {
         let resource = api_services();
         let generation = ObjectSource::generation(caches, &resource);
         if let Some((of, servers)) = &*self.parsed.read().expect("no panic while locked")
@@ -81,7 +83,7 @@ impl Aggregation {
             return servers.clone();
         }
         let all = ObjectSource::list(caches, &resource, None);
-        let servers: Arc<[Arc<Server>]> =
+        let servers: Servers =
             all.iter().filter_map(|object| self.server(object)).map(Arc::new).collect();
         *self.parsed.write().expect("no panic while locked") = Some((generation, servers.clone()));
         servers
