@@ -169,10 +169,7 @@ impl Config {
             progress_interval: parse_duration(&f.watch_progress_notify_interval)
                 .context("--watch-progress-notify-interval")?
                 .max(Duration::from_millis(100)),
-            token_ttl: match f.auth_token_ttl {
-                0 => DEFAULT_TOKEN_TTL,
-                seconds => Duration::from_secs(seconds),
-            },
+            token_ttl: token_ttl(f.auth_token_ttl),
             bcrypt_cost: f.bcrypt_cost,
             name: f.name,
         })
@@ -190,6 +187,11 @@ impl Config {
             .map(|(name, urls)| (self.member_id(urls), (name.clone(), urls.clone())))
             .collect()
     }
+}
+
+/// As with upstream's, 0 is the default.
+fn token_ttl(seconds: u64) -> Duration {
+    if seconds == 0 { DEFAULT_TOKEN_TTL } else { Duration::from_secs(seconds) }
 }
 
 fn check_numbers(f: &Flags) -> anyhow::Result<()> {

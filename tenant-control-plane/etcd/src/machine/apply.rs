@@ -13,7 +13,7 @@ use super::waiters::{Answer, Outcome};
 use super::{Machine, waiters::Waiters};
 use crate::access::check::Check;
 use crate::access::token;
-use crate::mvcc::store::Revision;
+use crate::mvcc::store::{Revision, Store};
 use crate::mvcc::txn::{self, Context, TxnError};
 use crate::pb;
 use crate::pb::auth_change::Change;
@@ -166,23 +166,12 @@ fn run(
             (Outcome::Done(store.revision), None)
         }
         Op::LeaseExpired(r) if r.term != at.0 => (Outcome::Done(store.revision), None),
-        Op::LeaseExpired(r) => {
-            let revision = store.revoke(r.id)?;
-            (Outcome::Done(store.revision), revision)
-        }
-        Op::LeaseRevoke(id) => {
+        Op::LeaseExpired(pb::LeaseExpired { id, .. }) | Op::LeaseRevoke(id) => {
             let revision = store.revoke(id)?;
             (Outcome::Done(store.revision), revision)
         }
         Op::LeaseTimes(r) => {
-            for told in r.leases.into_iter().filter(|_| r.term == at.0) {
-                if let Some(lease) = store.leases.get_mut(&told.id)
-                    && lease.word <= r.word
-                {
-                    lease.remaining = told.remaining;
-                    lease.word = r.word;
-                }
-            }
+            lease_times(store, r, at.0);
             (Outcome::Done(store.revision), None)
         }
         Op::Alarm(r) => (Outcome::Alarms(alarm(state, &r)), None),
@@ -209,6 +198,21 @@ fn run(
     };
     effects.revisions.extend(revision.map(Arc::new));
     Ok(outcome)
+}
+
+/// What the leader of a term says is left of leases: of each its last word counts.
+fn lease_times(store: &mut Store, r: pb::LeaseTimes, term: u64) {
+    if r.term != term {
+        return;
+    }
+    for told in r.leases {
+        if let Some(lease) = store.leases.get_mut(&told.id)
+            && lease.word <= r.word
+        {
+            lease.remaining = told.remaining;
+            lease.word = r.word;
+        }
+    }
 }
 
 fn change_access(
