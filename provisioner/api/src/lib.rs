@@ -14,6 +14,8 @@
 
 pub mod paths;
 
+use sha2::{Digest, Sha256};
+
 /// Generated from `proto/host.proto`.
 #[allow(missing_docs, clippy::all)]
 pub mod pb {
@@ -25,6 +27,15 @@ pub use pb::host_agent_server::{HostAgent, HostAgentServer};
 
 /// Largest message in either direction, bytes. A cluster takes about 30 KiB.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Identifies everything about a member that needs a restart when it changes. The binary counts
+/// too: a rebuilt release is started when the member restarts, not before.
+pub fn launch_hash(member: &pb::Member) -> String {
+    let mut launch = member.clone();
+    launch.health = None;
+    let bytes = prost::Message::encode_to_vec(&launch);
+    Sha256::digest(&bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// Name of a cluster's network namespace, on every host.
 pub fn netns_name(cluster_id: &str) -> String {

@@ -10,9 +10,10 @@ use marina_db::{
     nodes::Node,
     observed::{ClusterObserved, ClusterPhase, StepState},
 };
+use provisioner_api::launch_hash;
 use provisioner_plan as plan;
 
-use crate::{agents::HostView, execute, region::Region, sight};
+use crate::{agents::HostView, config::Settings, execute, member_spec, region::Region, sight};
 
 type Views = BTreeMap<String, HostView>;
 
@@ -72,13 +73,13 @@ fn size(vcpus: i64, memory_mib: i64, disk_gib: i64) -> plan::Size {
 }
 
 /// What is seen.
-pub(crate) fn observed(region: &Region, views: &Views) -> plan::Observed {
+pub(crate) fn observed(region: &Region, settings: &Settings, views: &Views) -> plan::Observed {
     let clusters = region.clusters.iter();
     plan::Observed {
         now_ms: region.now_ms,
         hosts: region.hosts.iter().map(|host| host_seen(host, views)).collect(),
         clusters: clusters
-            .map(|cluster| (cluster.id.to_string(), cluster_seen(region, cluster, views)))
+            .map(|cluster| (cluster.id.to_string(), cluster_seen(region, settings, cluster, views)))
             .collect(),
     }
 }
@@ -106,7 +107,12 @@ fn host_seen(host: &Host, views: &Views) -> plan::HostSeen {
     }
 }
 
-fn cluster_seen(region: &Region, cluster: &Cluster, views: &Views) -> plan::ClusterSeen {
+fn cluster_seen(
+    region: &Region,
+    settings: &Settings,
+    cluster: &Cluster,
+    views: &Views,
+) -> plan::ClusterSeen {
     let id = cluster.id.as_str();
     let members: Vec<&Member> = region.members_of(id).collect();
     let home = members.first().and_then(|member| views.get(member.host_id.as_str()));
@@ -120,7 +126,13 @@ fn cluster_seen(region: &Region, cluster: &Cluster, views: &Views) -> plan::Clus
     let may_have = |host: &&str| views.get(*host).is_none_or(|view| view.may_have_cluster(id));
     plan::ClusterSeen {
         has_pki: region.pki.contains_key(id),
-        members: members.iter().map(|member| member_seen(region, member)).collect(),
+        members: members
+            .iter()
+            .map(|member| {
+                let current = is_current(region, settings, cluster, member, views);
+                member_seen(region, member, current)
+            })
+            .collect(),
         nodes: region.nodes_of(id).map(|node| node_seen(node, views)).collect(),
         vpc_ready: state.is_some_and(|state| state.vpc_ready),
         vpc_message: state.map(|state| state.vpc_message.clone()).unwrap_or_default(),
@@ -146,7 +158,26 @@ fn cluster_seen(region: &Region, cluster: &Cluster, views: &Views) -> plan::Clus
     }
 }
 
-fn member_seen(region: &Region, member: &Member) -> plan::MemberSeen {
+/// Whether a member's host reports a process that was started with what is wanted now. An agent
+/// that does not say what it started is believed.
+fn is_current(
+    region: &Region,
+    settings: &Settings,
+    cluster: &Cluster,
+    member: &Member,
+    views: &Views,
+) -> bool {
+    let report = views.get(member.host_id.as_str()).and_then(|view| view.report.as_deref());
+    let Some(report) = report else { return false };
+    let clusters = report.clusters.iter().filter(|state| state.id == cluster.id.as_str());
+    let mut members = clusters.flat_map(|state| &state.members);
+    let Some(state) = members.find(|state| state.id == member.id.as_str()) else { return false };
+    let wanted = member_spec::spec(region, settings, cluster, member);
+    state.launch_hash.is_empty()
+        || wanted.is_ok_and(|wanted| launch_hash(&wanted) == state.launch_hash)
+}
+
+fn member_seen(region: &Region, member: &Member, current: bool) -> plan::MemberSeen {
     plan::MemberSeen {
         id: member.id.to_string(),
         kind: match member.kind {
@@ -163,6 +194,7 @@ fn member_seen(region: &Region, member: &Member) -> plan::MemberSeen {
             member.id.as_str(),
         ),
         started: member.started,
+        current,
         state: match member.state {
             MemberState::Waiting => plan::MemberState::Waiting,
             MemberState::Starting => plan::MemberState::Starting,

@@ -153,7 +153,7 @@ impl Controller {
             return Ok(true);
         }
         let (intent, wrong) = planner_view::intent(region);
-        let observed = planner_view::observed(region, views);
+        let observed = planner_view::observed(region, &self.config.settings, views);
         let actions = plan(&intent, &observed);
         let renewals = expiring(region);
         let wrong = unreported(region, wrong);

@@ -243,15 +243,13 @@ async fn a_controller_that_comes_back_goes_on_and_changes_nothing() {
 
 #[tokio::test]
 async fn api_servers_of_an_older_release_get_new_files_one_by_one() {
-    let mut region = Region::new().await;
+    let region = Region::new().await;
     let ha = ClusterSpec { control_plane: ControlPlane::Ha, ..ClusterSpec::named("old") };
     let id = region.create_as(&ha).await;
     region.wait_phase(&id, ClusterPhase::Ready).await;
-    region.controller.take().unwrap().abort();
+    region.agent.front_proxies.lock().unwrap().clear();
     let servers = region.forget_front_proxies().await;
     assert!(servers > 1, "one API server alone shows no order");
-    region.agent.front_proxies.lock().unwrap().clear();
-    region.start();
     region
         .wait("every API server has a front-proxy certificate again", async |_| {
             let seen = region.agent.front_proxies.lock().unwrap();
@@ -260,7 +258,9 @@ async fn api_servers_of_an_older_release_get_new_files_one_by_one() {
         .await;
     let mut seen = region.agent.front_proxies.lock().unwrap().clone();
     seen.dedup();
-    assert_eq!(seen, (0..=servers).collect::<Vec<_>>());
+    // What was given before the first of them got its files may not have been given again.
+    seen.retain(|count| *count > 0);
+    assert_eq!(seen, (1..=servers).collect::<Vec<_>>());
     let given = region.agent.desired.lock().unwrap().clone();
     let flags = given.clusters[0].members.iter().flat_map(|member| &member.args);
     let flags = flags.filter(|flag| flag.starts_with("--proxy-client-cert-file=")).count();

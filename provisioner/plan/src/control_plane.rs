@@ -61,7 +61,7 @@ fn place(
 }
 
 /// First certificates at once; renewals one member at a time and only while all others are
-/// ready, because a member restarts with its new certificates.
+/// ready with what they were last given, because a member restarts with its new certificates.
 fn certify(
     cluster: &ClusterIntent,
     seen: &ClusterSeen,
@@ -74,7 +74,7 @@ fn certify(
     };
     actions.extend(seen.members.iter().filter(|m| m.certificates_until_ms.is_none()).map(issue));
     let limit = observed.now_ms + RENEW_CERTIFICATES_MS;
-    let all_ready = seen.members.iter().all(|m| m.state == MemberState::Ready);
+    let all_ready = seen.members.iter().all(|m| m.state == MemberState::Ready && m.current);
     let old = seen.members.iter().find(|m| m.certificates_until_ms.is_some_and(|at| at < limit));
     if let (true, Some(member)) = (all_ready, old) {
         actions.push(issue(member));

@@ -212,6 +212,8 @@ pub struct MemberSeen {
     pub certificates_until_ms: Option<i64>,
     /// It was told to run.
     pub started: bool,
+    /// Its process runs with what is wanted now: `state` is that of the present files and flags.
+    pub current: bool,
     /// State.
     pub state: MemberState,
     /// Why.

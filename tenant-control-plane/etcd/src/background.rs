@@ -78,6 +78,7 @@ async fn leader_loop(node: Arc<Node>) {
     let mut clock = tokio::time::interval(node.config.timing.election / 2);
     loop {
         clock.tick().await;
+        node.consensus.rest_when_alone();
         let leader = node.consensus.status().leader;
         if leader.is_some() && leader != last {
             last = leader;

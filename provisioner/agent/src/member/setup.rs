@@ -17,8 +17,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use provisioner_api::{paths, pb};
-use sha2::{Digest, Sha256};
+use provisioner_api::{launch_hash, paths, pb};
 
 use crate::{
     cgroup::{self, CgroupLimits},
@@ -97,15 +96,6 @@ fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
-/// Identifies everything about a member that needs a restart when it changes. The binary counts
-/// too: a rebuilt release is started when the member restarts, not before.
-pub fn hash(member: &pb::Member) -> String {
-    let mut launch = member.clone();
-    launch.health = None;
-    let bytes = prost::Message::encode_to_vec(&launch);
-    Sha256::digest(&bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// A name that becomes a directory.
 pub fn check_name(name: &str) -> anyhow::Result<()> {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
@@ -145,7 +135,7 @@ pub fn prepare(
     let bind = |from: PathBuf, to: &str, writable| Bind { from, to: to.into(), writable };
     Ok(LaunchSpec {
         dir: base,
-        hash: hash(member),
+        hash: launch_hash(member),
         program: format!("{}/{}", paths::RELEASE, member.binary),
         args: member.args.clone(),
         env: vec![

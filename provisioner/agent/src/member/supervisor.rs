@@ -9,7 +9,10 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use provisioner_api::pb::{self, MemberPhase};
+use provisioner_api::{
+    launch_hash,
+    pb::{self, MemberPhase},
+};
 use tokio::sync::watch;
 
 use super::{
@@ -137,7 +140,7 @@ impl Supervisor {
     async fn obtain(&self, member: &pb::Member) -> anyhow::Result<(Running, bool)> {
         let base = self.dir.member(&self.name);
         if let Some(running) = process::find(&base)? {
-            if running.hash == setup::hash(member) {
+            if running.hash == launch_hash(member) {
                 tracing::info!(
                     cluster.id = self.cluster,
                     member = self.name,
@@ -280,6 +283,7 @@ impl Supervisor {
             state.message = message;
             state.pid = pid;
             state.restarts = restarts;
+            state.launch_hash = launch_hash(member);
         });
     }
 }

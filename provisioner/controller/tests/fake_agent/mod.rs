@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use provisioner_api::{HostAgent, pb};
+use provisioner_api::{HostAgent, launch_hash, pb};
 use tokio::sync::watch;
 use tokio_stream::{Stream, StreamExt, wrappers::WatchStream};
 use tonic::{Request, Response, Status};
@@ -74,6 +74,7 @@ fn cluster_state(cluster: &pb::Cluster, faults: &Faults) -> pb::ClusterState {
                 name: member.name.clone(),
                 phase: pb::MemberPhase::Ready.into(),
                 pid: 1,
+                launch_hash: launch_hash(member),
                 ..pb::MemberState::default()
             })
             .collect(),

@@ -267,6 +267,7 @@ impl World {
             ports,
             certificates_until_ms: None,
             started: false,
+            current: true,
             state: MemberState::Waiting,
             message: String::new(),
         });

@@ -24,6 +24,8 @@ use crate::machine::Machine;
 use crate::machine::load::Received;
 use crate::pb;
 
+/// How often it is looked whether raft has failed.
+const LOOK: Duration = Duration::from_millis(500);
 /// How long a membership change waits for the one before it.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -182,15 +184,25 @@ impl Consensus {
 
     /// Waits until raft stops, and says why.
     pub async fn wait_failure(&self) -> String {
-        let mut rx = self.raft.metrics();
         loop {
-            if let Err(e) = &rx.borrow_watched().running_state {
-                return e.to_string();
+            if let Some(failure) = self.status().failure {
+                return failure;
             }
-            if rx.changed().await.is_err() {
-                return "raft has stopped".into();
-            }
+            // Raft tells many times a second that it is well.
+            tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// A leader without anybody to lead needs no clock: no heartbeats, no elections.
+    pub fn rest_when_alone(&self) {
+        let is_alone = {
+            let metrics = self.raft.metrics();
+            let m = metrics.borrow_watched();
+            let own = self.peers.member_id;
+            let members = m.membership_config.membership().nodes().map(|(id, _)| *id);
+            m.state == ServerState::Leader && members.eq([own])
+        };
+        self.raft.runtime_config().tick(!is_alone);
     }
 
     /// Proposes an encoded batch. Returns when it has been applied here.
