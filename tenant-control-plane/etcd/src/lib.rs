@@ -1,7 +1,7 @@
 //! etcd: the v3 API over a raft log and a multi-version key-value store.
 //!
 //! ```text
-//!  client ─TLS─► server ─► grpc::{kv,watch,lease,cluster,maintenance}
+//!  client ─TLS─► server ─► grpc::{kv,watch,lease,cluster,…}
 //!                              │ reads              │ writes
 //!                              │                    ▼
 //!                              │        propose: many requests, one batch
@@ -66,6 +66,12 @@
 //! 7. *Members agree*: a SHA-256 chain over all applied entries and what they did is part of the
 //!    state; the leader compares it with the others' every few seconds ([`compare`]). A member that
 //!    differs raises CORRUPT and serves no more.
+//!
+//! # Beginning from a snapshot
+//!
+//! `etcdctl snapshot save` gets a file in etcd's own format ([`bolt`], [`backup::export`]). What
+//! `etcdutl snapshot restore` makes of one stands as `snap/db` in a fresh directory, is taken over at
+//! the first start ([`backup::import`]), and stands for the first entry of the log.
 //!
 //! # Where to go next
 //!

@@ -154,7 +154,7 @@ pub struct Flags {
     /// Accepted for compatibility: pre-vote is always on.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true")]
     pub pre_vote: bool,
-    /// Accepted for compatibility: the hash chain is always on.
+    /// Accepted for compatibility: members are compared all the time.
     #[arg(long, alias = "experimental-initial-corrupt-check", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub initial_corrupt_check: bool,
     /// Refuse a configuration change that would lose the quorum.
