@@ -75,6 +75,28 @@ pub fn connect<S: AsRef<str>>(
     Ok(Client { channels, next: Arc::new(AtomicUsize::new(0)) })
 }
 
+/// Connects lazily through another network than the host's, without TLS: `connector` is given
+/// `http://host:port`.
+pub fn connect_through<S: AsRef<str>, C>(
+    endpoints: &[S],
+    connector: C,
+) -> Result<Client, ConnectError>
+where
+    C: tower::Service<Uri, Error = std::io::Error> + Clone + Send + 'static,
+    C::Response: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
+    C::Future: Send,
+{
+    if endpoints.is_empty() {
+        return Err(ConnectError::NoEndpoint);
+    }
+    let channel = |e: &S| {
+        let target = Target::parse(e.as_ref(), false)?;
+        Ok(endpoint(&target).connect_with_connector_lazy(connector.clone()))
+    };
+    let channels = endpoints.iter().map(channel).collect::<Result<_, ConnectError>>()?;
+    Ok(Client { channels, next: Arc::new(AtomicUsize::new(0)) })
+}
+
 /// Channels to all members. Cloning is cheap and shares the connections.
 #[derive(Clone)]
 pub struct Client {

@@ -13,6 +13,7 @@ use crate::metrics::Counted;
 use crate::node::Node;
 use crate::pb;
 use crate::pb::proposal::Op;
+use crate::threads;
 
 /// How often the leader looks for leases that have run out.
 const LEASE_TICK: Duration = Duration::from_millis(250);
@@ -237,12 +238,11 @@ pub async fn defragment(node: &Arc<Node>) -> io::Result<()> {
     }
     for _ in 0..2 {
         let machine = Arc::clone(&node.machine);
-        tokio::task::spawn_blocking(move || {
+        threads::block(move || {
             let view = machine.checkpoint()?;
             machine.free_segments(&view)
         })
-        .await
-        .map_err(io::Error::other)??;
+        .await??;
         node.machine.evacuate(node.machine.log.segment_from(0)).await?;
     }
     Ok(())

@@ -1,6 +1,5 @@
 //! Who this member is: decided at its first start, kept ever after.
 
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
@@ -8,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, cluster_id};
 use crate::pb::IdentifyRequest;
-use crate::raft::network::Peers;
+use crate::raft::network::{Dial, Peers};
 use crate::raft::types::PeerNode;
-use crate::storage::files::sync_dir;
+use crate::storage::disk::Disk;
 
 const FILE: &str = "identity.json";
 
@@ -24,9 +23,14 @@ pub struct Identity {
 }
 
 /// Reads the identity, or finds it out and keeps it.
-pub async fn establish(config: &Config, dir: &Path) -> anyhow::Result<Identity> {
+pub async fn establish(
+    config: &Config,
+    disk: &dyn Disk,
+    dial: Dial,
+    dir: &Path,
+) -> anyhow::Result<Identity> {
     let path = dir.join(FILE);
-    match std::fs::read(&path) {
+    match disk.read(&path) {
         Ok(json) => {
             return serde_json::from_slice(&json).with_context(|| path.display().to_string());
         }
@@ -34,7 +38,7 @@ pub async fn establish(config: &Config, dir: &Path) -> anyhow::Result<Identity> 
         Err(e) => return Err(e).with_context(|| path.display().to_string()),
     }
     let identity = if config.existing {
-        ask_members(config).await?
+        ask_members(config, dial).await?
     } else {
         let members = config.initial_members();
         Identity {
@@ -42,20 +46,20 @@ pub async fn establish(config: &Config, dir: &Path) -> anyhow::Result<Identity> 
             cluster_id: cluster_id(members.keys().copied(), &config.token),
         }
     };
-    std::fs::create_dir_all(dir)?;
-    sync_dir(&config.data_dir)?;
+    disk.create_dir(dir)?;
+    disk.sync_dir(&config.data_dir)?;
     let tmp = path.with_extension("tmp");
-    let mut file = std::fs::File::create(&tmp)?;
-    file.write_all(&serde_json::to_vec(&identity)?)?;
+    let file = disk.create(&tmp)?;
+    file.write_at(&serde_json::to_vec(&identity)?, 0)?;
     file.sync_all()?;
-    std::fs::rename(&tmp, &path)?;
-    sync_dir(dir)?;
+    disk.rename(&tmp, &path)?;
+    disk.sync_dir(dir)?;
     Ok(identity)
 }
 
 /// A joining member learns its id from those who added it.
-async fn ask_members(config: &Config) -> anyhow::Result<Identity> {
-    let peers = Peers::new(0, 0, config.peer_client_tls.clone());
+async fn ask_members(config: &Config, dial: Dial) -> anyhow::Result<Identity> {
+    let peers = Peers::new(0, 0, dial);
     let mut failures = Vec::new();
     for (name, urls) in &config.initial_cluster {
         if *name == config.name {

@@ -100,6 +100,7 @@ pub mod raft;
 pub mod run;
 pub mod server;
 pub mod storage;
+pub mod threads;
 pub mod watch;
 
 /// The version that clients are told: the etcd release whose API this is.

@@ -41,7 +41,7 @@ pub struct Node {
     pub corrupt: watch::Sender<bool>,
     proposals: mpsc::Sender<pb::Proposal>,
     reads: mpsc::Sender<oneshot::Sender<Result<(), EtcdError>>>,
-    started: std::time::Instant,
+    started: tokio::time::Instant,
 }
 
 impl Node {
@@ -59,7 +59,7 @@ impl Node {
             corrupt: watch::Sender::new(false),
             proposals,
             reads,
-            started: std::time::Instant::now(),
+            started: tokio::time::Instant::now(),
         });
         tokio::spawn(propose::propose_loop(Arc::downgrade(&node), proposal_queue));
         tokio::spawn(propose::read_loop(Arc::downgrade(&node), read_queue));

@@ -8,13 +8,14 @@ use etcd_api::pb::etcdserverpb::AlarmType;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::identity::Identity;
 use crate::machine::Machine;
 use crate::node::Node;
 use crate::raft::Consensus;
-use crate::raft::network::Peers;
+use crate::raft::network::{self, Dial, Peers};
 use crate::server::{Serve, Socket, client_routes, peer_routes};
-use crate::storage::files::sync_dir;
-use crate::{background, backup, identity};
+use crate::storage::disk::{Disk, Host};
+use crate::{background, backup, identity, threads};
 
 /// Runs until `shutdown`, or until raft stops (which is an error).
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
@@ -37,31 +38,17 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         });
         metrics_sockets.push(Socket::bind(listen, tls.as_ref()).await?);
     }
-    let id = identity::establish(&config, &dir).await?;
-    let state_dir = dir.clone();
-    let machine = tokio::task::spawn_blocking(move || Machine::open(&state_dir)).await??;
-    backup::import::restored(&config, &dir, &machine)?;
-    let peers = Peers::new(id.member_id, id.cluster_id, config.peer_client_tls.clone());
-    let consensus = Consensus::start(Arc::clone(&machine), peers, config.timing).await?;
-    let node = Node::start(Arc::clone(&config), Arc::clone(&machine), consensus);
-    tracing::info!(
-        member.id = format_args!("{:x}", id.member_id),
-        cluster.id = format_args!("{:x}", id.cluster_id),
-        revision = machine.revision(),
-        "started"
-    );
+    let dial = network::dial(config.peer_client_tls.clone());
+    let member = Member::open(Arc::clone(&config), Arc::new(Host), dial).await?;
+    backup::import::restored(&config, &dir, &member.machine)?;
+    let node = member.start().await?;
     let stop = CancellationToken::new();
     let mut serving = tokio::task::JoinSet::new();
     for socket in peer_sockets {
         let serve = Serve::Peers(peer_routes(&node));
         serving.spawn(socket.serve(Arc::clone(&node), serve, stop.clone()));
     }
-    if !config.existing {
-        let members = config.initial_members();
-        let members = members.into_iter().map(|(id, (_, urls))| (id, urls));
-        node.consensus.bootstrap(members.collect()).await?;
-    }
-    background::start(&node);
+    begin(&node).await?;
     for socket in metrics_sockets {
         serving.spawn(socket.serve(Arc::clone(&node), Serve::Metrics, stop.clone()));
     }
@@ -83,6 +70,55 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         Some(why) => bail!("raft has stopped: {why}"),
         None => Ok(()),
     }
+}
+
+/// A member whose data is open, and who takes no part yet.
+pub struct Member {
+    config: Arc<Config>,
+    dial: Dial,
+    id: Identity,
+    /// Its state.
+    pub machine: Arc<Machine>,
+}
+
+impl Member {
+    /// Finds out who it is, and opens what it has.
+    pub async fn open(
+        config: Arc<Config>,
+        disk: Arc<dyn Disk>,
+        dial: Dial,
+    ) -> anyhow::Result<Self> {
+        let dir = config.data_dir.join("member");
+        let id = identity::establish(&config, disk.as_ref(), Arc::clone(&dial), &dir).await?;
+        let machine = threads::block(move || Machine::open(disk, &dir)).await??;
+        Ok(Self { config, dial, id, machine })
+    }
+
+    /// Starts raft.
+    pub async fn start(self) -> anyhow::Result<Arc<Node>> {
+        let Self { config, dial, id, machine } = self;
+        let peers = Peers::new(id.member_id, id.cluster_id, dial);
+        let consensus = Consensus::start(Arc::clone(&machine), peers, config.timing).await?;
+        tracing::info!(
+            member.id = format_args!("{:x}", id.member_id),
+            cluster.id = format_args!("{:x}", id.cluster_id),
+            revision = machine.revision(),
+            "started"
+        );
+        Ok(Node::start(config, machine, consensus))
+    }
+}
+
+/// Begins the cluster, if it is a new one, and what a member does by itself. The other members
+/// must be able to reach this one by now.
+pub async fn begin(node: &Arc<Node>) -> anyhow::Result<()> {
+    if !node.config.existing {
+        let members = node.config.initial_members();
+        let members = members.into_iter().map(|(id, (_, urls))| (id, urls));
+        node.consensus.bootstrap(members.collect()).await?;
+    }
+    background::start(node);
+    Ok(())
 }
 
 /// A leader that stops, or is not sound, names a successor, so that nobody waits for an election
@@ -108,7 +144,7 @@ fn make_private(dir: &std::path::Path) -> anyhow::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     // A directory that a power failure takes away would take the member's votes along.
     if let Some(parent) = dir.canonicalize()?.parent() {
-        sync_dir(parent)?;
+        Host.sync_dir(parent)?;
     }
     Ok(())
 }

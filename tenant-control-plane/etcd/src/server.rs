@@ -19,7 +19,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -146,16 +147,35 @@ impl Socket {
     }
 }
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// Why a connection ended.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 async fn connection(
     tcp: TcpStream,
     tls: Option<TlsAcceptor>,
     node: Arc<Node>,
     what: Serve,
-    watcher: hyper_util::server::graceful::Watcher,
+    watcher: Watcher,
 ) -> Result<(), BoxError> {
     tcp.set_nodelay(true)?;
+    match tls {
+        Some(acceptor) => {
+            let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)).await??;
+            let name = common_name(stream.get_ref().1.peer_certificates());
+            serve_stream(stream, name, node, what, watcher).await
+        }
+        None => serve_stream(tcp, None, node, what, watcher).await,
+    }
+}
+
+/// Serves one connection to its end. `name` is whom the client's certificate names.
+pub async fn serve_stream(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    name: Option<CommonName>,
+    node: Arc<Node>,
+    what: Serve,
+    watcher: Watcher,
+) -> Result<(), BoxError> {
     let streams = node.config.max_concurrent_streams;
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -167,27 +187,14 @@ async fn connection(
         .max_send_buf_size(64 << 10)
         .keep_alive_interval(Some(Duration::from_secs(60)))
         .keep_alive_timeout(Duration::from_secs(20));
-    let service = |name: Option<CommonName>| {
-        hyper::service::service_fn(move |mut r: Request<Incoming>| {
-            if let Some(name) = &name {
-                r.extensions_mut().insert(name.clone());
-            }
-            answer(r, what.clone(), Arc::clone(&node))
-        })
-    };
-    match tls {
-        Some(acceptor) => {
-            let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)).await??;
-            let service = service(common_name(stream.get_ref().1.peer_certificates()));
-            let conn = builder.serve_connection(TokioIo::new(FixAuthority::new(stream)), service);
-            watcher.watch(conn.into_owned()).await
+    let service = hyper::service::service_fn(move |mut r: Request<Incoming>| {
+        if let Some(name) = &name {
+            r.extensions_mut().insert(name.clone());
         }
-        None => {
-            let service = service(None);
-            let conn = builder.serve_connection(TokioIo::new(FixAuthority::new(tcp)), service);
-            watcher.watch(conn.into_owned()).await
-        }
-    }
+        answer(r, what.clone(), Arc::clone(&node))
+    });
+    let conn = builder.serve_connection(TokioIo::new(FixAuthority::new(stream)), service);
+    watcher.watch(conn.into_owned()).await
 }
 
 /// The common name of the certificate that a client has shown.

@@ -21,7 +21,7 @@ use crate::machine::Machine;
 use crate::mvcc::history::Version;
 use crate::pb;
 use crate::raft;
-use crate::storage::files::sync_dir;
+use crate::storage::disk::{Disk, Host};
 
 /// Values that are written to our log at once.
 const VALUES: usize = 512;
@@ -37,7 +37,7 @@ pub fn restored(config: &Config, dir: &Path, machine: &Arc<Machine>) -> anyhow::
         for leftover in ["snap", "wal"] {
             remove(&dir.join(leftover))?;
         }
-        sync_dir(dir)?;
+        Host.sync_dir(dir)?;
     }
     Ok(())
 }

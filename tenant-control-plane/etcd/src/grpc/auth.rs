@@ -19,6 +19,7 @@ use crate::node::Node;
 use crate::pb;
 use crate::pb::auth_change::Change;
 use crate::pb::proposal::Op;
+use crate::threads;
 
 /// What bcrypt takes into account, bytes.
 const LONGEST_PASSWORD: usize = 72;
@@ -61,8 +62,7 @@ impl AuthService {
             return Err(Status::unknown("bcrypt: password length exceeds 72 bytes"));
         }
         let (given, cost) = (std::mem::take(password), self.node.config.bcrypt_cost);
-        let hash = tokio::task::spawn_blocking(move || bcrypt::hash(given, cost));
-        let hash = hash.await.map_err(|e| Status::internal(e.to_string()))?;
+        let hash = threads::block(move || bcrypt::hash(given, cost)).await?;
         *hashed = STANDARD.encode(hash.map_err(|e| Status::unknown(e.to_string()))?);
         Ok(change)
     }
@@ -81,8 +81,7 @@ impl AuthService {
             (String::from_utf8_lossy(&user.password).into_owned(), state.access.revision)
         };
         let password = r.password.clone();
-        let right = tokio::task::spawn_blocking(move || bcrypt::verify(password, &hash));
-        match right.await {
+        match threads::block(move || bcrypt::verify(password, &hash)).await {
             Ok(Ok(true)) => Ok(revision),
             _ => {
                 tracing::warn!(user = r.name, "a wrong password was given");

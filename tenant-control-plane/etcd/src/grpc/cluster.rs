@@ -118,7 +118,7 @@ impl Cluster for ClusterService {
             self.node.propose(Op::Publish(info)).await?;
         }
         // The view of the membership follows the log after a moment.
-        let seen = std::time::Instant::now();
+        let seen = tokio::time::Instant::now();
         while self.find(id).is_err() && seen.elapsed().as_secs() < 5 {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }

@@ -44,7 +44,7 @@ impl Machine {
     pub fn apply(&self, entry: &LogEntry, membership: Option<bytes::Bytes>) {
         let batch = match entry.entry_type {
             EntryType::Batch => pb::Batch::decode(entry.data.clone())
-                .unwrap_or_else(|e| damaged(&format!("log entry {}: {e}", entry.index))),
+                .unwrap_or_else(|e| self.damaged(&format!("log entry {}: {e}", entry.index))),
             _ => pb::Batch::default(),
         };
         let mut effects = Effects::default();
@@ -89,17 +89,15 @@ impl Machine {
         }
     }
 
+    /// A member whose own data cannot be read or decoded must not go on: it would diverge.
+    fn damaged(&self, what: &str) -> ! {
+        self.log.files().disk().stop(what)
+    }
+
     /// The log index up to which the checkpoint on disk reaches, plus one.
     pub fn checkpointed_next(&self) -> u64 {
         self.checkpointed.load(Ordering::Acquire)
     }
-}
-
-/// A member whose own data cannot be read or decoded must not go on: it would diverge.
-fn damaged(what: &str) -> ! {
-    tracing::error!("{what}; stopping");
-    eprintln!("etcd: {what}");
-    std::process::abort()
 }
 
 fn apply_one(
@@ -124,7 +122,9 @@ fn apply_one(
     let outcome = match outcome {
         Ok(outcome) => Ok(outcome),
         Err(TxnError::Etcd(e)) => Err(e),
-        Err(TxnError::Read(e)) => damaged(&format!("applying entry {}: {e}", entry.index)),
+        Err(TxnError::Read(e)) => {
+            files.disk().stop(&format!("applying entry {}: {e}", entry.index))
+        }
     };
     effects.went_well.push(outcome.is_ok());
     if answer {

@@ -72,7 +72,7 @@ impl Machine {
             if id >= log_from {
                 continue;
             }
-            let size = self.log.files().get(id)?.metadata()?.len();
+            let size = self.log.files().get(id)?.len()?;
             if (bytes as f64) < size as f64 * SPARSE {
                 sparse.insert(id);
             }

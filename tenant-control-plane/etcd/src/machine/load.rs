@@ -13,6 +13,7 @@ use super::{Machine, State};
 use crate::mvcc::history::{History, Version};
 use crate::pb;
 use crate::storage::checkpoint;
+use crate::storage::disk::Disk;
 use crate::storage::files::ValueRef;
 use crate::storage::log::Log;
 use crate::watch::hub::Hub;
@@ -23,14 +24,15 @@ pub const KEYS_PER_BLOCK: usize = 512;
 impl Machine {
     /// Opens what is in `dir` (made if absent): the checkpoint, then the log behind it. The
     /// entries behind the checkpoint are applied by raft, which knows what is committed.
-    pub fn open(dir: &Path) -> anyhow::Result<Arc<Self>> {
-        std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> anyhow::Result<Arc<Self>> {
+        disk.create_dir(dir).with_context(|| dir.display().to_string())?;
         let mut head = pb::StateHead::default();
         let mut loaded: Option<State> = None;
         let state = &mut loaded;
         let keep = &mut head;
         let mut items = Vec::new();
         let found = checkpoint::read(
+            disk.as_ref(),
             dir,
             |h| {
                 *state = Some(State::from_head(&h));
@@ -44,7 +46,7 @@ impl Machine {
             load_key(&mut state, item);
         }
         state.store.finish_load();
-        let log = Log::open(dir, head.log_segment)?;
+        let log = Log::open(disk, dir, head.log_segment)?;
         let next = state.applied.map_or(0, |(_, index)| index + 1);
         let first = log.view().purged.map_or(0, |(_, index)| index + 1);
         anyhow::ensure!(
@@ -101,7 +103,8 @@ impl Machine {
         let mut view = View::open(self);
         // What the checkpoint refers to must be durable before it.
         self.log.sync();
-        let mut writer = checkpoint::Writer::create(self.log.files().dir(), &view.head)?;
+        let files = self.log.files();
+        let mut writer = checkpoint::Writer::create(files.disk(), files.dir(), &view.head)?;
         loop {
             let keys = view.next(KEYS_PER_BLOCK);
             if keys.is_empty() {

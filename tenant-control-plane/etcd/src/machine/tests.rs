@@ -12,6 +12,7 @@ use super::Machine;
 use super::view::View;
 use crate::pb;
 use crate::pb::proposal::Op;
+use crate::storage::disk::Host;
 use crate::storage::log::EntryType;
 
 /// A machine that is fed like raft would, with every entry committed at once.
@@ -22,7 +23,7 @@ struct Fed {
 
 impl Fed {
     fn open(dir: &Path) -> Self {
-        let machine = Machine::open(dir).unwrap();
+        let machine = Machine::open(Arc::new(Host), dir).unwrap();
         let mut fed = Self { machine, next: 0 };
         fed.next = fed.machine.applied_next();
         // What raft does at a start.
@@ -129,12 +130,12 @@ fn a_damaged_checkpoint_is_refused() {
         bad[at] ^= 4;
         std::fs::write(&path, &bad).unwrap();
         // Padding between records carries nothing and is not covered.
-        if let Ok(machine) = Machine::open(dir.path()) {
+        if let Ok(machine) = Machine::open(Arc::new(Host), dir.path()) {
             assert_eq!(machine.revision(), 2);
         }
     }
     std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
-    assert!(Machine::open(dir.path()).is_err());
+    assert!(Machine::open(Arc::new(Host), dir.path()).is_err());
 }
 
 #[test]

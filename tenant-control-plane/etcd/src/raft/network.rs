@@ -6,7 +6,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use etcd_api::client::{Client, connect};
+use etcd_api::client::{Client, ConnectError, connect};
 use etcd_api::pb::etcdserverpb::AlarmType;
 use etcd_api::tls::ClientTls;
 use openraft::errors::{
@@ -30,15 +30,24 @@ use crate::machine::load::KEYS_PER_BLOCK;
 use crate::machine::view::View;
 use crate::pb;
 use crate::pb::peer_client::PeerClient;
+use crate::threads;
 
 const MAX_MESSAGE: usize = i32::MAX as usize;
 /// Keys that are on their way to a follower, in blocks.
 const BLOCKS_IN_FLIGHT: usize = 4;
 
+/// Makes a client of a member.
+pub type Dial = Arc<dyn Fn(&PeerNode) -> Result<Client, ConnectError> + Send + Sync>;
+
+/// Over the network.
+pub fn dial(tls: Option<ClientTls>) -> Dial {
+    Arc::new(move |node| connect(&node.peer_urls, tls.as_ref()))
+}
+
 /// Connections to the other members, shared by replication, forwarding and read-index.
 #[derive(Clone)]
 pub struct Peers {
-    tls: Option<ClientTls>,
+    dial: Dial,
     /// This member.
     pub member_id: u64,
     /// This cluster; a member of another one is refused.
@@ -48,8 +57,8 @@ pub struct Peers {
 
 impl Peers {
     /// Connections are made when they are first used.
-    pub fn new(member_id: u64, cluster_id: u64, tls: Option<ClientTls>) -> Self {
-        Self { tls, member_id, cluster_id, open: Arc::default() }
+    pub fn new(member_id: u64, cluster_id: u64, dial: Dial) -> Self {
+        Self { dial, member_id, cluster_id, open: Arc::default() }
     }
 
     /// A client of a member. All of them share its connection.
@@ -65,7 +74,7 @@ impl Peers {
         let client = match open.get(&id) {
             Some((n, client)) if n == node => client.clone(),
             _ => {
-                let client = connect(&node.peer_urls, self.tls.as_ref())
+                let client = (self.dial)(node)
                     .map_err(|e| Status::internal(format!("member {id:x}: {e}")))?;
                 open.insert(id, (node.clone(), client.clone()));
                 client
@@ -226,7 +235,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             cluster_id: self.cluster_id,
             state: Some(view.head.clone()),
         };
-        tokio::task::spawn_blocking(move || stream_view(*view, head, &tx));
+        tokio::spawn(stream_view(*view, head, tx));
         let mut client = self.client.clone().map_err(unreachable)?;
         let chunks = tokio_stream::wrappers::ReceiverStream::new(rx);
         tokio::select! {
@@ -269,35 +278,41 @@ impl RaftNetworkV2<TypeConfig> for Peer {
 }
 
 /// Sends a view, as fast as the receiver takes it. Ends early when the receiver is gone.
-fn stream_view(
+async fn stream_view(
     mut view: View,
     head: pb::SnapshotHead,
-    out: &tokio::sync::mpsc::Sender<pb::SnapshotChunk>,
+    out: tokio::sync::mpsc::Sender<pb::SnapshotChunk>,
 ) {
     use pb::snapshot_chunk::Part;
-    let send = |part| out.blocking_send(pb::SnapshotChunk { part: Some(part) }).is_ok();
-    if !send(Part::Head(head)) {
+    let send = async |part| out.send(pb::SnapshotChunk { part: Some(part) }).await.is_ok();
+    if !send(Part::Head(head)).await {
         return;
     }
     let mut sent = 0;
     loop {
-        let keys = view.next(KEYS_PER_BLOCK / 8);
-        if keys.is_empty() {
-            send(Part::End(pb::SnapshotEnd { keys: sent }));
-            return;
-        }
-        sent += keys.len() as u64;
-        match view.with_values(keys) {
-            Ok(keys) => {
-                if !send(Part::Items(pb::SnapshotItems { keys })) {
-                    return;
-                }
+        let next = threads::block(move || {
+            let keys = view.next(KEYS_PER_BLOCK / 8);
+            let keys = view.with_values(keys);
+            (view, keys)
+        });
+        let keys = match next.await {
+            Ok((same, Ok(keys))) => {
+                view = same;
+                keys
             }
-            Err(e) => {
+            Ok((_, Err(e))) | Err(e) => {
                 // Without the end the receiver discards what it has.
                 tracing::error!(error = %e, "a snapshot cannot be read");
                 return;
             }
+        };
+        if keys.is_empty() {
+            send(Part::End(pb::SnapshotEnd { keys: sent })).await;
+            return;
+        }
+        sent += keys.len() as u64;
+        if !send(Part::Items(pb::SnapshotItems { keys })).await {
+            return;
         }
     }
 }

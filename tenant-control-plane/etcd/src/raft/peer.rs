@@ -10,6 +10,7 @@ use crate::node::Node;
 use crate::pb;
 use crate::pb::peer_server::Peer;
 use crate::pb::snapshot_chunk::Part;
+use crate::threads;
 
 /// The peer service of a member.
 pub struct PeerService {
@@ -65,12 +66,11 @@ impl Peer for PeerService {
         loop {
             match stream.message().await?.and_then(|c| c.part) {
                 Some(Part::Items(items)) => {
-                    receiving = tokio::task::spawn_blocking(move || {
+                    receiving = threads::block(move || {
                         receiving.add(items.keys);
                         receiving
                     })
-                    .await
-                    .map_err(|e| Status::internal(e.to_string()))?;
+                    .await?;
                 }
                 Some(Part::End(end)) => {
                     let received = receiving.finish(end.keys).map_err(|e| bad(&e.to_string()))?;

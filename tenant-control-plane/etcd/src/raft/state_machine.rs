@@ -13,6 +13,7 @@ use crate::machine::Machine;
 use crate::machine::load::Received;
 use crate::machine::view::View;
 use crate::storage::log::{EntryType, LogEntry};
+use crate::threads;
 
 /// A snapshot: ours, to be sent, or another member's, to be installed.
 pub enum SnapshotData {
@@ -120,9 +121,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             return Ok(());
         };
         let machine = Arc::clone(&self.machine);
-        tokio::task::spawn_blocking(move || machine.install(*received))
-            .await
-            .map_err(io::Error::other)?
+        threads::block(move || machine.install(*received)).await?
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<RaftSnapshot>, io::Error> {
@@ -139,7 +138,7 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     /// Writes a checkpoint, after which raft purges the log up to it.
     async fn build_snapshot(&mut self) -> Result<RaftSnapshot, io::Error> {
         let machine = Arc::clone(&self.machine);
-        let view = tokio::task::spawn_blocking(move || {
+        let view = threads::block(move || {
             let view = machine.checkpoint()?;
             let freed = machine.free_segments(&view)?;
             if freed > 0 {
@@ -147,8 +146,7 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
             }
             Ok::<_, io::Error>(view)
         })
-        .await
-        .map_err(io::Error::other)??;
+        .await??;
         self.snapshot(view)
     }
 }

@@ -5,14 +5,13 @@
 //! written beside the old one, synced, and renamed over it, so that there is always exactly one
 //! complete checkpoint or none.
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use prost::Message;
 
-use super::files::sync_dir;
+use super::disk::{Disk, Sequential};
 use super::record::{self, HEADER, Kind, Parsed, Position};
 use crate::pb;
 
@@ -25,7 +24,8 @@ fn place(offset: u64) -> Position {
 
 /// A checkpoint that is being written.
 pub struct Writer {
-    out: BufWriter<File>,
+    disk: Arc<dyn Disk>,
+    out: BufWriter<Sequential>,
     tmp: PathBuf,
     dir: PathBuf,
     offset: u64,
@@ -35,11 +35,11 @@ pub struct Writer {
 
 impl Writer {
     /// Starts a checkpoint in `dir`.
-    pub fn create(dir: &Path, head: &pb::StateHead) -> io::Result<Self> {
+    pub fn create(disk: &Arc<dyn Disk>, dir: &Path, head: &pb::StateHead) -> io::Result<Self> {
         let tmp = dir.join("checkpoint.tmp");
-        let file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&tmp)?;
+        let file = Sequential::new(disk.create(&tmp)?);
         let mut writer = Self {
+            disk: Arc::clone(disk),
             out: BufWriter::with_capacity(1 << 18, file),
             tmp,
             dir: dir.to_owned(),
@@ -69,10 +69,10 @@ impl Writer {
     pub fn finish(mut self) -> io::Result<u64> {
         let end = pb::SnapshotEnd { keys: self.keys };
         self.record(Kind::End, &end.encode_to_vec())?;
-        let file = self.out.into_inner().map_err(|e| e.into_error())?;
-        file.sync_all()?;
-        std::fs::rename(&self.tmp, self.dir.join(NAME))?;
-        sync_dir(&self.dir)?;
+        let written = self.out.into_inner().map_err(|e| e.into_error())?;
+        written.file.sync_all()?;
+        self.disk.rename(&self.tmp, &self.dir.join(NAME))?;
+        self.disk.sync_dir(&self.dir)?;
         Ok(self.offset)
     }
 }
@@ -86,17 +86,18 @@ fn invalid(what: &str, offset: u64) -> io::Error {
 
 /// Reads the checkpoint in `dir`, if there is one: the head, and every key through `key`.
 pub fn read(
+    disk: &dyn Disk,
     dir: &Path,
     mut head: impl FnMut(pb::StateHead),
     mut key: impl FnMut(pb::KeyHistory),
 ) -> io::Result<bool> {
-    let file = match File::open(dir.join(NAME)) {
+    let file = match disk.open(&dir.join(NAME)) {
         Ok(f) => f,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(e) => return Err(e),
     };
-    let length = file.metadata()?.len();
-    let mut input = BufReader::with_capacity(1 << 18, file);
+    let length = file.len()?;
+    let mut input = BufReader::with_capacity(1 << 18, Sequential::new(file));
     let (mut offset, mut keys) = (0, 0);
     loop {
         let bytes = next(&mut input, offset, length)?;

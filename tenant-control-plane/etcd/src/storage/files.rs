@@ -1,13 +1,13 @@
 //! The segment files of one member, open for reading.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
+
+use super::disk::{Disk, DiskFile};
 
 /// Where a value is, and the checksum that it must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,14 +24,20 @@ pub struct ValueRef {
 
 /// Open segment files. Reading never blocks writing.
 pub struct Files {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
-    open: RwLock<HashMap<u32, Arc<File>>>,
+    open: RwLock<HashMap<u32, Arc<dyn DiskFile>>>,
 }
 
 impl Files {
     /// Opens the directory; it must exist.
-    pub fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), open: RwLock::new(HashMap::new()) }
+    pub fn new(disk: Arc<dyn Disk>, dir: &Path) -> Self {
+        Self { disk, dir: dir.to_owned(), open: RwLock::new(HashMap::new()) }
+    }
+
+    /// Where they are.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
     }
 
     /// The directory that holds the segments.
@@ -47,8 +53,7 @@ impl Files {
     /// Ids of all segments on disk, ascending.
     pub fn list(&self) -> io::Result<Vec<u32>> {
         let mut ids = Vec::new();
-        for entry in std::fs::read_dir(&self.dir)? {
-            let path = entry?.path();
+        for path in self.disk.list(&self.dir)? {
             match path.extension().and_then(|e| e.to_str()) {
                 Some("seg") => ids.extend(
                     path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse::<u32>().ok()),
@@ -62,42 +67,39 @@ impl Files {
 
     /// Removes what a crash left half made. Only for a start: later it may be in the making.
     pub fn remove_temporary(&self) -> io::Result<()> {
-        for entry in std::fs::read_dir(&self.dir)? {
-            let path = entry?.path();
+        for path in self.disk.list(&self.dir)? {
             if path.extension().is_some_and(|extension| extension == "tmp") {
-                std::fs::remove_file(&path)?;
+                self.disk.remove(&path)?;
             }
         }
         Ok(())
     }
 
     /// The open file of a segment.
-    pub fn get(&self, segment: u32) -> io::Result<Arc<File>> {
+    pub fn get(&self, segment: u32) -> io::Result<Arc<dyn DiskFile>> {
         if let Some(f) = self.open.read().expect("never poisoned").get(&segment) {
             return Ok(Arc::clone(f));
         }
-        let file = Arc::new(OpenOptions::new().read(true).write(true).open(self.path(segment))?);
+        let file = self.disk.open(&self.path(segment))?;
         let mut open = self.open.write().expect("never poisoned");
         Ok(Arc::clone(open.entry(segment).or_insert(file)))
     }
 
     /// Creates a segment with `capacity` bytes reserved and `head` as its first bytes, durably:
     /// a segment that can be seen has its head.
-    pub fn create(&self, segment: u32, capacity: u64, head: &[u8]) -> io::Result<Arc<File>> {
+    pub fn create(
+        &self,
+        segment: u32,
+        capacity: u64,
+        head: &[u8],
+    ) -> io::Result<Arc<dyn DiskFile>> {
         let tmp = self.path(segment).with_extension("tmp");
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&tmp)?;
-        preallocate(&file, capacity)?;
-        file.write_all_at(head, 0)?;
+        let file = self.disk.create(&tmp)?;
+        file.reserve(capacity)?;
+        file.write_at(head, 0)?;
         file.sync_all()?;
-        std::fs::rename(&tmp, self.path(segment))?;
-        sync_dir(&self.dir)?;
-        let file = Arc::new(file);
+        self.disk.rename(&tmp, &self.path(segment))?;
+        self.disk.sync_dir(&self.dir)?;
         self.open.write().expect("never poisoned").insert(segment, Arc::clone(&file));
         Ok(file)
     }
@@ -105,7 +107,7 @@ impl Files {
     /// Deletes a segment.
     pub fn remove(&self, segment: u32) -> io::Result<()> {
         self.open.write().expect("never poisoned").remove(&segment);
-        std::fs::remove_file(self.path(segment))
+        self.disk.remove(&self.path(segment))
     }
 
     /// Reads a value and checks it.
@@ -114,7 +116,7 @@ impl Files {
             return Ok(Bytes::new());
         }
         let mut buf = vec![0; at.len as usize];
-        self.get(at.segment)?.read_exact_at(&mut buf, u64::from(at.offset))?;
+        self.get(at.segment)?.read_at(&mut buf, u64::from(at.offset))?;
         if crc32fast::hash(&buf) != at.crc {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -125,19 +127,8 @@ impl Files {
     }
 }
 
-/// Reserves blocks so that appending does not change the file's size. A file system that cannot
-/// do it serves a sparse file.
-fn preallocate(file: &File, capacity: u64) -> io::Result<()> {
-    use nix::fcntl::{FallocateFlags, fallocate};
-    let len = i64::try_from(capacity).map_err(io::Error::other)?;
-    match fallocate(file, FallocateFlags::empty(), 0, len) {
-        Ok(()) => Ok(()),
-        Err(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::ENOSYS) => file.set_len(capacity),
-        Err(e) => Err(e.into()),
-    }
-}
-
-/// Makes a creation, rename or removal in `dir` durable.
-pub fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+/// After a failed sync the kernel may have dropped the dirty pages, so that a later successful
+/// sync would prove nothing. The only safe reaction is to stop and recover from what the disk has.
+pub fn stop(disk: &dyn Disk, error: &io::Error) -> ! {
+    disk.stop(&format!("the log could not be written or synced: {error}"))
 }

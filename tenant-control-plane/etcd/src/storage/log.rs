@@ -4,17 +4,16 @@
 //! applying it writes nothing: the log record *is* the atomic record of index and data.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use prost::Message;
 
-use super::files::{Files, ValueRef};
-use super::flush::{Flusher, OnDurable, stop};
+use super::disk::{Disk, DiskFile};
+use super::files::{Files, ValueRef, stop};
+use super::flush::{Flusher, OnDurable};
 use super::record::{self, Kind, Parsed, Position};
 use super::recover::{self, Recovered};
 use crate::pb;
@@ -23,8 +22,6 @@ use crate::pb;
 const ENTRY_HEAD: usize = 17;
 /// Entries in memory for replication and apply; older ones are read back from disk.
 const CACHE_BYTES: usize = 2 << 20;
-/// Segments start at this size and grow with the log, so that there are never too many files.
-const SEGMENT_BYTES: u64 = 16 << 20;
 const SEGMENT_MAX_BYTES: u64 = 256 << 20;
 
 /// What kind of raft entry it is.
@@ -103,7 +100,7 @@ struct Inner {
     committed: Option<LogId>,
     committed_written: bool,
     active: u32,
-    file: Arc<File>,
+    file: Arc<dyn DiskFile>,
     end: u32,
     capacity: u32,
     cached: usize,
@@ -126,8 +123,8 @@ fn proto_id(id: Option<LogId>) -> Option<pb::LogId> {
 
 impl Log {
     /// Opens the log below `dir`, reading from segment `from` on (the checkpoint knows it).
-    pub fn open(dir: &Path, from: u32) -> anyhow::Result<Self> {
-        let files = Arc::new(Files::new(dir));
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, from: u32) -> anyhow::Result<Self> {
+        let files = Arc::new(Files::new(Arc::clone(&disk), dir));
         let Recovered { slots, purged, vote, committed, next_segment, total_bytes } =
             recover::scan(&files, from)?;
         let last = slots
@@ -141,12 +138,12 @@ impl Log {
             previous: proto_id(last),
             ..Default::default()
         };
-        let capacity = segment_size(total_bytes);
+        let capacity = segment_size(disk.as_ref(), total_bytes);
         let (file, end) = new_segment(&files, next_segment, capacity, &state)?;
         let start = Position { segment: next_segment, offset: end };
         let uncached = slots.len();
         Ok(Self {
-            flusher: Flusher::start(start)?,
+            flusher: Flusher::start(disk, start)?,
             files,
             inner: Mutex::new(Inner {
                 slots,
@@ -328,16 +325,14 @@ impl Log {
 
     /// Blocks until everything written so far is durable.
     pub fn sync(&self) {
-        let (tx, rx) = std::sync::mpsc::channel();
-        let inner = self.lock();
-        self.flush(
-            &inner,
-            Box::new(move || {
-                let _ = tx.send(());
-            }),
-        );
-        drop(inner);
-        rx.recv().expect("the sync thread calls back or aborts");
+        let (file, upto) = {
+            let inner = self.lock();
+            (Arc::clone(&inner.file), Position { segment: inner.active, offset: inner.end })
+        };
+        if let Err(e) = file.sync_data() {
+            stop(self.files.disk().as_ref(), &e);
+        }
+        self.flusher.note_durable(upto);
     }
 
     /// The segment that is being written; it must not be deleted.
@@ -350,7 +345,7 @@ impl Log {
         let mut freed = 0;
         for id in self.files.list()? {
             if id < from && is_dead(id) {
-                freed += std::fs::metadata(self.files.path(id))?.len();
+                freed += self.files.get(id)?.len()?;
                 self.files.remove(id)?;
             }
         }
@@ -383,7 +378,7 @@ impl Log {
         if inner.end as usize + staged + size > inner.capacity as usize {
             self.write_staged(inner);
             if let Err(e) = self.rotate(inner, size) {
-                stop(&e);
+                stop(self.files.disk().as_ref(), &e);
             }
         }
         let at = Position {
@@ -399,8 +394,8 @@ impl Log {
         if inner.scratch.is_empty() {
             return;
         }
-        if let Err(e) = inner.file.write_all_at(&inner.scratch, u64::from(inner.end)) {
-            stop(&e);
+        if let Err(e) = inner.file.write_at(&inner.scratch, u64::from(inner.end)) {
+            stop(self.files.disk().as_ref(), &e);
         }
         inner.end += u32::try_from(inner.scratch.len()).expect("below the capacity");
         inner.scratch.clear();
@@ -421,7 +416,8 @@ impl Log {
             previous: proto_id(inner.last()),
             ..Default::default()
         };
-        let capacity = segment_size(inner.total_bytes).max(at_least as u64 + 4096);
+        let capacity =
+            segment_size(self.files.disk().as_ref(), inner.total_bytes).max(at_least as u64 + 4096);
         let (file, end) = new_segment(&self.files, inner.active + 1, capacity, &state)?;
         inner.active += 1;
         inner.file = file;
@@ -465,8 +461,8 @@ impl Inner {
     }
 }
 
-fn segment_size(total: u64) -> u64 {
-    (total / 256).next_power_of_two().clamp(SEGMENT_BYTES, SEGMENT_MAX_BYTES)
+fn segment_size(disk: &dyn Disk, total: u64) -> u64 {
+    (total / 256).next_power_of_two().clamp(disk.segment_bytes(), SEGMENT_MAX_BYTES)
 }
 
 fn new_segment(
@@ -474,7 +470,7 @@ fn new_segment(
     id: u32,
     capacity: u64,
     state: &pb::LogState,
-) -> io::Result<(Arc<File>, u32)> {
+) -> io::Result<(Arc<dyn DiskFile>, u32)> {
     let mut head = recover::segment_head(id);
     let at = Position { segment: id, offset: head.len() as u32 };
     record::write(&mut head, at, at, Kind::State, &[&state.encode_to_vec()]);
@@ -489,7 +485,7 @@ fn data_position(record: Position) -> Position {
 fn read_entry(files: &Files, slot: &Slot) -> io::Result<Bytes> {
     // Without the padding: a crash may have cut that off.
     let mut buf = vec![0; record::HEADER + ENTRY_HEAD + slot.data_len as usize];
-    files.get(slot.at.segment)?.read_exact_at(&mut buf, u64::from(slot.at.offset))?;
+    files.get(slot.at.segment)?.read_at(&mut buf, u64::from(slot.at.offset))?;
     match record::parse(&buf, slot.at) {
         Parsed::Record { kind: Kind::Entry, .. } => {
             let start = record::HEADER + ENTRY_HEAD;

@@ -79,12 +79,12 @@ pub(super) fn scan(files: &Files, from: u32) -> Result<Recovered, RecoverError> 
     let newest = ids.last().copied();
     let mut started = false;
     for id in ids {
-        let path = files.path(id);
-        out.total_bytes += std::fs::metadata(&path).map_err(io(id))?.len();
         if id < from {
+            out.total_bytes += files.get(id).and_then(|file| file.len()).map_err(io(id))?;
             continue;
         }
-        let bytes = std::fs::read(&path).map_err(io(id))?;
+        let bytes = files.disk().read(&files.path(id)).map_err(io(id))?;
+        out.total_bytes += bytes.len() as u64;
         let valid = scan_segment(&mut out, id, &bytes, !started)?;
         started = true;
         if valid < bytes.len() {

@@ -1,10 +1,12 @@
 //! The log on a real directory: what a crash can leave behind.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tempfile::TempDir;
 
+use super::disk::Host;
 use super::log::{EntryType, Log, LogView};
 use super::recover::RecoverError;
 use crate::pb;
@@ -33,11 +35,11 @@ fn texts(log: &Log) -> Vec<String> {
 }
 
 fn open(dir: &Path) -> Log {
-    Log::open(dir, 0).unwrap()
+    Log::open(Arc::new(Host), dir, 0).unwrap()
 }
 
 fn error(dir: &Path) -> RecoverError {
-    let e = Log::open(dir, 0).err().expect("the log must be refused");
+    let e = Log::open(Arc::new(Host), dir, 0).err().expect("the log must be refused");
     e.downcast().unwrap()
 }
 
@@ -182,7 +184,7 @@ fn large_entries_span_segments_and_are_read_back_from_disk() {
     let from = log.segment_from(6);
     drop(log);
     check(&open(dir.path()));
-    let log = Log::open(dir.path(), from).unwrap();
+    let log = Log::open(Arc::new(Host), dir.path(), from).unwrap();
     let first = log.read(0, 12, 1).unwrap()[0].index;
     assert!(first <= 6 && first > 0, "starts in the segment of entry 6, at {first}");
     assert_eq!(log.view().purged, Some((1, first - 1)));
@@ -216,6 +218,6 @@ fn a_recovery_may_begin_at_a_segment_whose_predecessor_was_cut_back_later() {
     let from = log.segment_from(0);
     assert_eq!(from, 2);
     drop(log);
-    let log = Log::open(dir.path(), from).unwrap();
+    let log = Log::open(Arc::new(Host), dir.path(), from).unwrap();
     assert_eq!((texts(&log), log.view().purged), (vec!["2.2 c".into()], Some((1, 1))));
 }

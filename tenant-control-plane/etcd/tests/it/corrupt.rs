@@ -1,6 +1,9 @@
 //! A member whose state is not what its log says.
 
+use std::sync::Arc;
+
 use etcd::storage::checkpoint;
+use etcd::storage::disk::{Disk, Host};
 use etcd_api::error::EtcdError;
 use etcd_api::pb::etcdserverpb::{AlarmRequest, AlarmType, RangeRequest};
 
@@ -9,11 +12,12 @@ use super::server::{Cluster, eventually, get, put};
 /// Changes what a stopped member has stored about a key, with all checksums right.
 fn tamper(cluster: &Cluster, member: usize, key: &str) {
     let dir = cluster.data_dir(member).join("member");
+    let disk: Arc<dyn Disk> = Arc::new(Host);
     let (mut head, mut keys) = (None, Vec::new());
-    assert!(checkpoint::read(&dir, |h| head = Some(h), |k| keys.push(k)).unwrap());
+    assert!(checkpoint::read(&Host, &dir, |h| head = Some(h), |k| keys.push(k)).unwrap());
     let victim = keys.iter_mut().find(|k| k.key == key.as_bytes()).unwrap();
     victim.versions.last_mut().unwrap().version += 1;
-    let mut writer = checkpoint::Writer::create(&dir, &head.unwrap()).unwrap();
+    let mut writer = checkpoint::Writer::create(&disk, &dir, &head.unwrap()).unwrap();
     writer.keys(keys).unwrap();
     writer.finish().unwrap();
 }
@@ -29,6 +33,7 @@ async fn a_member_that_differs_raises_corrupt_and_serves_no_more() {
         let dir = cluster.data_dir(wrong).join("member");
         let (mut begun, mut there) = (false, false);
         let found = checkpoint::read(
+            &Host,
             &dir,
             |head| begun = !head.digest.is_empty(),
             |key| there |= key.key[..] == *b"k",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
-use http::{Method, Request, Response, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
@@ -23,6 +23,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(30);
 /// Flow control as in Go's client: a stream may be 4 MiB ahead, a connection as good as unlimited.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 1 << 30;
+/// How often a client comes back to a server that is too busy.
+const MOST_RETRIES: usize = 10;
 /// Most of an answer that is an error, bytes.
 const ERROR_LENGTH: usize = 64 << 10;
 
@@ -191,28 +193,44 @@ impl Client {
     /// # Errors
     /// The connection broke, or the answer is an error; it says which.
     pub async fn send(&self, client: usize, call: &Call) -> anyhow::Result<Response<Incoming>> {
+        accepted(call, self.ask(client, call).await?).await
+    }
+
+    /// As [`Self::send`], but comes back when a server that is too busy says when to, as client-go does.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn insist(&self, client: usize, call: &Call) -> anyhow::Result<Response<Incoming>> {
+        for _ in 0..MOST_RETRIES {
+            let response = self.ask(client, call).await?;
+            let later = response.headers().get(header::RETRY_AFTER);
+            let later = later.and_then(|seconds| seconds.to_str().ok()?.parse().ok());
+            match later {
+                Some(seconds) if response.status() == StatusCode::TOO_MANY_REQUESTS => {
+                    tokio::time::sleep(Duration::from_secs(seconds)).await;
+                }
+                _ => return accepted(call, response).await,
+            }
+        }
+        self.send(client, call).await
+    }
+
+    async fn ask(&self, client: usize, call: &Call) -> anyhow::Result<Response<Incoming>> {
         let what = || format!("{} {}", call.method, call.path);
         let slot = &self.connections[client % self.connections.len()];
         let mut connection = lock(slot).clone();
-        let response = match connection.try_send_request(call.request()?).await {
-            Ok(response) => response,
+        match connection.try_send_request(call.request()?).await {
+            Ok(response) => Ok(response),
             // Not sent: servers close connections that rest. Another connection, and once more.
             Err(mut refused) => match refused.take_message() {
                 Some(request) => {
                     let mut fresh = dial(&self.identity).await.with_context(what)?;
                     *lock(slot) = fresh.clone();
-                    fresh.send_request(request).await.with_context(what)?
+                    fresh.send_request(request).await.with_context(what)
                 }
-                None => return Err(refused.into_error()).with_context(what),
+                None => Err(refused.into_error()).with_context(what),
             },
-        };
-        if response.status().is_success() {
-            return Ok(response);
         }
-        let status = response.status();
-        let text = Limited::new(response.into_body(), ERROR_LENGTH).collect().await;
-        let text = text.map(|body| body.to_bytes()).unwrap_or_default();
-        bail!("{}: {status}: {}", what(), reason(&text))
     }
 
     /// Sends a request and returns the whole body of the answer.
@@ -272,6 +290,17 @@ async fn dial(identity: &Identity) -> anyhow::Result<Connection> {
         anyhow::Ok(sender)
     };
     tokio::time::timeout(CONNECT_WITHIN, connecting).await.context("connecting took too long")?
+}
+
+/// Passes a good answer on.
+async fn accepted(call: &Call, response: Response<Incoming>) -> anyhow::Result<Response<Incoming>> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let text = Limited::new(response.into_body(), ERROR_LENGTH).collect().await;
+    let text = text.map(|body| body.to_bytes()).unwrap_or_default();
+    bail!("{} {}: {status}: {}", call.method, call.path, reason(&text))
 }
 
 /// The message of a Status, or the text as it is.

@@ -314,7 +314,7 @@ async fn follow(
 ) -> anyhow::Result<()> {
     let mut arrived_before = 0;
     for attempt in 0..MOST_ATTEMPTS {
-        let mut body = client.send(index, call).await?.into_body();
+        let mut body = client.insist(index, call).await?.into_body();
         match attempt {
             0 => seen.lock().open += 1,
             _ => seen.lock().ended += 1,
