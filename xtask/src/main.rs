@@ -15,6 +15,7 @@ mod process;
 mod progress;
 mod release;
 mod schema;
+mod simulate;
 mod supervise;
 mod test;
 mod tidy;
@@ -93,6 +94,13 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Run etcd clusters in simulated time, with everything that can go wrong.
+    #[command(disable_help_flag = true)]
+    Simulate {
+        /// See `cargo xtask simulate --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Check the rules of the house: file and function lengths, crate layers, module docs.
     Tidy,
     /// Regenerate the table of Kubernetes kinds from packaged sources.
@@ -126,6 +134,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Conformance { args } => lab::run(&paths, "conformance", &args),
         Command::Integration { args } => lab::run(&paths, "integration", &args),
         Command::KubectlTests { args } => lab::run(&paths, lab::KUBECTL_TESTS, &args),
+        Command::Simulate { args } => simulate::run(&paths, &args),
         Command::Tidy => tidy::run(&paths),
         Command::Schema => schema::run(),
     }

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use crate::cargo::cargo;
 use crate::paths::Paths;
 use crate::process::run_shown;
-use crate::{apt, image, kubectl, lab, tidy, upstream};
+use crate::{apt, image, kubectl, lab, simulate, tidy, upstream};
 
 /// What to run.
 #[derive(clap::Args)]
@@ -48,6 +48,11 @@ pub fn run(paths: &Paths, args: &Args) -> anyhow::Result<()> {
     }
     crates.arg("--").args(&args.filter);
     run_shown(&mut crates)?;
+
+    if args.filter.is_none() {
+        heading("etcd in simulated time");
+        simulate::shortly(paths)?;
+    }
 
     if let Some(image) = &image {
         heading("Clusters, end to end");

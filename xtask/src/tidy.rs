@@ -59,7 +59,7 @@ const LAYERS: &[&[&str]] = &[
         "provisioner-controller",
     ],
     // What puts servers into one executable, and what tests or drives all of them.
-    &["provisioner", "e2e", "lab", "xtask"],
+    &["provisioner", "e2e", "lab", "simulation", "xtask"],
     // What uses the lab.
     &["bench"],
 ];

@@ -1,9 +1,11 @@
 //! Who this member is: decided at its first start, kept ever after.
 
 use std::path::Path;
+use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::config::{Config, cluster_id};
 use crate::pb::IdentifyRequest;
@@ -12,6 +14,10 @@ use crate::raft::types::PeerNode;
 use crate::storage::disk::Disk;
 
 const FILE: &str = "identity.json";
+/// How long a joining member asks who it is.
+const JOIN_PATIENCE: Duration = Duration::from_secs(10);
+/// How long one answer may take, and how long it waits before it asks again.
+const JOIN_RETRY: Duration = Duration::from_secs(1);
 
 /// Ids of a member and its cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,32 +63,40 @@ pub async fn establish(
     Ok(identity)
 }
 
-/// A joining member learns its id from those who added it.
+/// A joining member learns its id from those who added it. Some of them may not have heard of it yet,
+/// or be away.
 async fn ask_members(config: &Config, dial: Dial) -> anyhow::Result<Identity> {
     let peers = Peers::new(0, 0, dial);
-    let mut failures = Vec::new();
-    for (name, urls) in &config.initial_cluster {
-        if *name == config.name {
-            continue;
-        }
-        let node = PeerNode { peer_urls: urls.clone() };
-        let request = IdentifyRequest { peer_urls: config.advertise_peer_urls.clone() };
-        let answer = match peers.client(0, &node) {
-            Ok(mut client) => client.identify(request).await,
-            Err(e) => Err(e),
-        };
-        match answer {
-            Ok(r) => {
-                let r = r.into_inner();
-                ensure!(
-                    r.member_id != 0,
-                    "the cluster has no member with peer URL {:?}: add it first",
-                    config.advertise_peer_urls
-                );
-                return Ok(Identity { member_id: r.member_id, cluster_id: r.cluster_id });
+    let others = config.initial_cluster.iter().filter(|(name, _)| **name != config.name);
+    let others: Vec<_> = others.map(|(name, urls)| (name, node_at(urls))).collect();
+    let until = Instant::now() + JOIN_PATIENCE;
+    loop {
+        let mut answers = Vec::new();
+        for (name, node) in &others {
+            match ask(config, &peers, node).await {
+                Ok(Some(identity)) => return Ok(identity),
+                Ok(None) => answers.push(format!("{name} does not know this member")),
+                Err(e) => answers.push(format!("{name}: {e}")),
             }
-            Err(e) => failures.push(format!("{name}: {e}")),
         }
+        ensure!(
+            Instant::now() < until,
+            "no member of --initial-cluster knows a member with peer URL {:?}: add it first ({})",
+            config.advertise_peer_urls,
+            answers.join("; ")
+        );
+        tokio::time::sleep(JOIN_RETRY).await;
     }
-    bail!("no member of --initial-cluster answers: {failures:?}")
+}
+
+fn node_at(urls: &[String]) -> PeerNode {
+    PeerNode { peer_urls: urls.to_vec() }
+}
+
+async fn ask(config: &Config, peers: &Peers, node: &PeerNode) -> anyhow::Result<Option<Identity>> {
+    let mut client = peers.client(0, node)?;
+    let request = IdentifyRequest { peer_urls: config.advertise_peer_urls.clone() };
+    let answer = tokio::time::timeout(JOIN_RETRY, client.identify(request)).await??.into_inner();
+    let identity = Identity { member_id: answer.member_id, cluster_id: answer.cluster_id };
+    Ok((answer.member_id != 0).then_some(identity))
 }

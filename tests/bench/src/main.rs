@@ -26,8 +26,9 @@ struct Flags {
     /// Only scenes whose headline contains this.
     #[arg(long, default_value = "", hide_default_value = true)]
     only: String,
-    /// Put the result into tests/bench/RESULTS.md in place of the subject's last one.
-    #[arg(long, conflicts_with = "only")]
+    /// Put the result into tests/bench/RESULTS.md in place of the subject's last one, after each scene;
+    /// with --only, in place of the same scenes.
+    #[arg(long)]
     record: bool,
 }
 
@@ -68,7 +69,11 @@ fn run(
     circumstances: &results::Circumstances,
 ) -> anyhow::Result<ExitCode> {
     let count = flags.rounds.unwrap_or(bench.either(3, 1));
-    let outcomes = rounds::run(entry, bench, count, &flags.only)?;
+    let outcomes = rounds::run(entry, bench, count, &flags.only, |so_far| {
+        // A run takes long: what is interrupted keeps what it has.
+        let section = results::markdown(entry, circumstances, so_far);
+        if flags.record { results::record(entry.name, &section, true) } else { Ok(()) }
+    })?;
     let section = results::markdown(entry, circumstances, &outcomes);
     println!("{section}");
     let path = bench.dir().join(format!("{}.json", entry.name));
@@ -80,7 +85,7 @@ fn run(
         bench.dir().join("logs").display()
     );
     if flags.record {
-        results::record(entry.name, &section)?;
+        results::record(entry.name, &section, !flags.only.is_empty())?;
     }
     let well = outcomes.iter().all(|outcome| outcome.failures.is_empty());
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })

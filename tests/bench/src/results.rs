@@ -27,16 +27,20 @@ pub struct Circumstances {
     pub upstream: String,
     /// What reproduces it.
     pub command: String,
+    /// Of our programs.
+    pub commit: Option<String>,
 }
 
 impl Circumstances {
     /// Those of now. `args` are the arguments of this program.
     pub fn now(entry: &Entry, places: &Places, processors: Processors, args: &[String]) -> Self {
         let mut ours = machine::version(places, entry.part, Origin::Ours);
-        if let Some(commit) = machine::commit() {
+        let commit = machine::commit();
+        if let Some(commit) = &commit {
             let _ = write!(ours, ", commit {commit}");
         }
         Self {
+            commit,
             date: jiff::Timestamp::now().strftime("%Y-%m-%d").to_string(),
             machine: machine::describe(processors),
             ours,
@@ -48,7 +52,7 @@ impl Circumstances {
 
 /// The section of a subject.
 pub fn markdown(entry: &Entry, circumstances: &Circumstances, outcomes: &[Outcome]) -> String {
-    let Circumstances { date, machine, ours, upstream, command } = circumstances;
+    let Circumstances { date, machine, ours, upstream, command, commit } = circumstances;
     let mut text = format!(
         "## {}\n\n`{command}` on {date}: {machine}. Ours: {ours}. Upstream: {upstream}.\n\n{}\n\n\
          Cells are medians (smallest–largest) of all rounds; ratio is ours/upstream. Of op and events \
@@ -61,8 +65,13 @@ pub fn markdown(entry: &Entry, circumstances: &Circumstances, outcomes: &[Outcom
         } else {
             format!("{} rounds", outcome.rounds)
         };
-        let _ =
-            write!(text, "\n### {} ({rounds})\n\n{}", outcome.scene, outcome.comparison.markdown());
+        let commit = commit.as_ref().map(|commit| format!(", {commit}")).unwrap_or_default();
+        let _ = write!(
+            text,
+            "\n### {} ({rounds}, {date}{commit})\n\n{}",
+            outcome.scene,
+            outcome.comparison.markdown()
+        );
         if !outcome.failures.is_empty() {
             text.push_str("\nFailed:\n\n");
         }
@@ -101,28 +110,65 @@ pub fn json(
     })
 }
 
-/// Puts a subject's section into [`RESULTS`].
+/// Puts a subject's section into [`RESULTS`]. With `keep` the tables of scenes that it does not have
+/// stay.
 ///
 /// # Errors
 /// The file is not here, or cannot be written.
-pub fn record(subject: &str, section: &str) -> anyhow::Result<()> {
+pub fn record(subject: &str, section: &str, keep: bool) -> anyhow::Result<()> {
     let path = Path::new(RESULTS);
     let text = fs::read_to_string(path)
         .with_context(|| format!("reading {RESULTS}: start this from the repository's root"))?;
-    fs::write(path, replace(&text, subject, section)?).with_context(|| format!("writing {RESULTS}"))
+    let replaced = if keep {
+        let old = between(&text, subject)?.map(|(from, to)| &text[from..to]).unwrap_or_default();
+        replace(&text, subject, &merge(old, section))?
+    } else {
+        replace(&text, subject, section)?
+    };
+    fs::write(path, replaced).with_context(|| format!("writing {RESULTS}"))
+}
+
+/// The new section with those of the old one's scenes that it lacks.
+fn merge(old: &str, new: &str) -> String {
+    const SCENE: &str = "\n### ";
+    let name = |scene: &str| scene.split(" (").next().unwrap_or_default().to_owned();
+    let (head, scenes) = new.split_once(SCENE).unwrap_or((new, ""));
+    let mut fresh: Vec<(String, &str)> =
+        scenes.split(SCENE).filter(|s| !s.is_empty()).map(|s| (name(s), s)).collect();
+    let mut text = head.trim_end().to_owned();
+    let mut add = |scene: &str| {
+        let _ = write!(text, "\n{SCENE}{}", scene.trim_end());
+    };
+    for stale in old.split(SCENE).skip(1) {
+        match fresh.iter().position(|(fresh, _)| *fresh == name(stale)) {
+            Some(place) => add(fresh.remove(place).1),
+            None => add(stale),
+        }
+    }
+    fresh.into_iter().for_each(|(_, scene)| add(scene));
+    text
+}
+
+/// Where a subject's section is, without its two comments.
+fn between(text: &str, subject: &str) -> anyhow::Result<Option<(usize, usize)>> {
+    let (begin, end) = (format!("<!-- bench {subject} -->"), format!("<!-- end {subject} -->"));
+    let Some(from) = text.find(&begin) else { return Ok(None) };
+    let Some(length) = text[from..].find(&end) else {
+        bail!("{RESULTS} has {begin} without {end}");
+    };
+    Ok(Some((from + begin.len(), from + length)))
 }
 
 /// Replaces what stands between a subject's two comments, or adds both at the end.
 fn replace(text: &str, subject: &str, section: &str) -> anyhow::Result<String> {
-    let (begin, end) = (format!("<!-- bench {subject} -->"), format!("<!-- end {subject} -->"));
-    let section = format!("{begin}\n{}\n{end}", section.trim_end());
-    let Some(from) = text.find(&begin) else {
-        return Ok(format!("{}\n\n{section}\n", text.trim_end()));
-    };
-    let Some(length) = text[from..].find(&end) else {
-        bail!("{RESULTS} has {begin} without {end}");
-    };
-    Ok(format!("{}{section}{}", &text[..from], &text[from + length + end.len()..]))
+    let section = section.trim_end();
+    Ok(match between(text, subject)? {
+        Some((from, to)) => format!("{}\n{section}\n{}", &text[..from], &text[to..]),
+        None => format!(
+            "{}\n\n<!-- bench {subject} -->\n{section}\n<!-- end {subject} -->\n",
+            text.trim_end()
+        ),
+    })
 }
 
 #[cfg(test)]
@@ -143,6 +189,17 @@ mod tests {
         assert!(three.ends_with(
             "<!-- end etcd -->\n\n<!-- bench proxy -->\n## proxy\n<!-- end proxy -->\n"
         ));
+    }
+
+    #[test]
+    fn scenes_that_were_not_run_again_stay() {
+        let old = "\n## x\n\nold\n\n### a (1 round)\n\n1\n\n### b (1 round)\n\n2\n";
+        let new = "## x\n\nnew\n\n### c (1 round)\n\n4\n\n### b (3 rounds)\n\n3\n";
+        assert_eq!(
+            merge(old, new),
+            "## x\n\nnew\n\n### a (1 round)\n\n1\n\n### b (3 rounds)\n\n3\n\n### c (1 round)\n\n4"
+        );
+        assert_eq!(merge("", new), new.trim_end());
     }
 
     #[test]

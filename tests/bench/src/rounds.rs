@@ -77,15 +77,16 @@ pub struct Outcome {
     pub failures: Vec<String>,
 }
 
-/// Runs all scenes whose name contains `only`.
+/// Runs all scenes whose name contains `only`; `after` sees what there is after each.
 ///
 /// # Errors
-/// The subject cannot be started. What goes wrong later is part of the outcome.
+/// The subject cannot be started, or `after` fails. What goes wrong later is part of the outcome.
 pub fn run(
     entry: &Entry,
     bench: &Bench,
     rounds: usize,
     only: &str,
+    after: impl Fn(&[Outcome]) -> anyhow::Result<()>,
 ) -> anyhow::Result<Vec<Outcome>> {
     let started = (entry.start)(bench);
     let mut subject = started.with_context(|| format!("preparing {}", entry.name))?;
@@ -93,6 +94,7 @@ pub fn run(
     for (index, scene) in subject.scenes(bench).into_iter().enumerate() {
         if scene.name.contains(only) {
             outcomes.push(play(subject.as_mut(), bench, index, &scene, rounds));
+            after(&outcomes)?;
         }
     }
     Ok(outcomes)

@@ -223,6 +223,7 @@ impl SimDisk {
         let mut state = self.lock();
         state.broken = false;
         state.fuse = None;
+        state.fail_sync = false;
         state.stopped = None;
     }
 
