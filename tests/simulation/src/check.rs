@@ -283,6 +283,9 @@ fn watched(watch: &Watched, history: &History) -> Result<(), String> {
             }
             last = last.max(revision_of(event));
         }
+        if message.revision + i64::from(watch.start == 0) < from {
+            return told("it is about a revision before the first");
+        }
         if message.is_progress {
             last = last.max(message.revision);
         }

@@ -311,7 +311,7 @@ pub async fn watcher(world: World, mut random: StdRng) {
         let host = world.any(&mut random);
         let archived = world.history.lock().archived();
         let back = random.random_range(0..60);
-        let start = if random.random_bool(0.3) { 0 } else { (archived + 2 - back).max(1) };
+        let start = if random.random_bool(0.3) { 0 } else { (archived + 20 - back).max(1) };
         let one = random.random_bool(0.5);
         let create = WatchCreateRequest {
             key: format!("k{}", random.random_range(0..KEYS)).into(),

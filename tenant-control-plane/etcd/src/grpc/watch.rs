@@ -74,6 +74,8 @@ impl Watch for WatchService {
 struct Watcher {
     hub: u64,
     range: KeyRange,
+    /// Of revisions below it nothing is told, not even that they have passed.
+    from: i64,
     no_put: bool,
     no_delete: bool,
     prev_kv: bool,
@@ -235,6 +237,7 @@ impl Stream {
         let watcher = Watcher {
             hub: registered.watcher,
             range,
+            from: r.start_revision,
             no_put: r.filters.contains(&(FilterType::Noput as i32)),
             no_delete: r.filters.contains(&(FilterType::Nodelete as i32)),
             prev_kv: r.prev_kv,
@@ -294,7 +297,7 @@ impl Stream {
         }
         let mut due = Vec::new();
         for (id, watcher) in &mut self.watchers {
-            if watcher.progress_notify && watcher.quiet {
+            if watcher.progress_notify && watcher.quiet && revision >= watcher.from {
                 due.push(*id);
             }
             watcher.quiet = true;

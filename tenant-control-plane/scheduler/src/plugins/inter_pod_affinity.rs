@@ -15,8 +15,9 @@ pub struct InterPodAffinity;
 /// Weight with which an existing pod's required affinity draws a new pod (upstream's default).
 const HARD_WEIGHT: i64 = 1;
 
-/// Counts or weights per domain (label key and value).
-type Domains<'a> = HashMap<(&'a str, &'a str), i64>;
+/// Counts or weights per domain: by label key, then value. There are few keys, but with
+/// `kubernetes.io/hostname` as many values as nodes.
+type Domains<'a> = HashMap<&'a str, HashMap<&'a str, i64>>;
 
 fn selects(term: &Term, pod: &PodInfo, cluster: &Cluster) -> bool {
     term.selects(pod, cluster.namespaces.get(&pod.namespace))
@@ -24,13 +25,18 @@ fn selects(term: &Term, pod: &PodInfo, cluster: &Cluster) -> bool {
 
 fn add<'a>(domains: &mut Domains<'a>, term: &'a Term, node: &'a NodeInfo, weight: i64) {
     if let Some(value) = node.labels.get(&term.topology_key) {
-        *domains.entry((&term.topology_key, value)).or_default() += weight;
+        *domains.entry(&term.topology_key).or_default().entry(value).or_default() += weight;
     }
 }
 
 fn at(domains: &Domains<'_>, key: &str, node: &NodeInfo) -> i64 {
-    let value = node.labels.get(key);
-    value.and_then(|value| domains.get(&(key, value.as_str()))).copied().unwrap_or_default()
+    let values = domains.get(key).zip(node.labels.get(key));
+    values.and_then(|(values, own)| values.get(own.as_str())).copied().unwrap_or_default()
+}
+
+/// The sum over all domains that a node is in.
+fn everywhere(domains: &Domains<'_>, node: &NodeInfo) -> i64 {
+    domains.keys().map(|key| at(domains, key, node)).sum()
 }
 
 /// Where existing pods match the new pod's required terms, and where existing pods refuse it.
@@ -102,11 +108,7 @@ impl Plugin for InterPodAffinity {
             if terms.anti_affinity.iter().any(|t| at(&found.away, &t.topology_key, node) > 0) {
                 return Err(Rejection::curable("node(s) didn't match pod anti-affinity rules"));
             }
-            let refused = found
-                .refused
-                .iter()
-                .any(|((key, value), _)| node.labels.get(*key).is_some_and(|has| has == value));
-            if refused {
+            if everywhere(&found.refused, node) > 0 {
                 return Err(Rejection::curable(
                     "node(s) didn't satisfy existing pods anti-affinity rules",
                 ));
@@ -144,13 +146,7 @@ impl Plugin for InterPodAffinity {
         if weights.is_empty() {
             return None;
         }
-        let sum = |node: &&NodeInfo| {
-            let here = weights
-                .iter()
-                .filter(|((key, value), _)| node.labels.get(*key).is_some_and(|has| has == value));
-            here.map(|(_, weight)| weight).sum::<i64>()
-        };
-        let sums: Vec<_> = nodes.iter().map(sum).collect();
+        let sums: Vec<_> = nodes.iter().map(|node| everywhere(&weights, node)).collect();
         let (least, most) = (sums.iter().min()?, sums.iter().max()?);
         let range = most - least;
         let score = |sum: &i64| if range == 0 { 0 } else { MAX_SCORE * (sum - least) / range };
