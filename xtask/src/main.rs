@@ -101,6 +101,11 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Put known bugs of etcd servers back into ours, and see whether the simulation finds them.
+    Mutations {
+        /// Only those whose name contains this.
+        only: Option<String>,
+    },
     /// Check the rules of the house: file and function lengths, crate layers, module docs.
     Tidy,
     /// Regenerate the table of Kubernetes kinds from packaged sources.
@@ -135,6 +140,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Integration { args } => lab::run(&paths, "integration", &args),
         Command::KubectlTests { args } => lab::run(&paths, lab::KUBECTL_TESTS, &args),
         Command::Simulate { args } => simulate::run(&paths, &args),
+        Command::Mutations { only } => simulate::mutations(&paths, only.as_deref()),
         Command::Tidy => tidy::run(&paths),
         Command::Schema => schema::run(),
     }

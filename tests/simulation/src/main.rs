@@ -42,6 +42,9 @@ struct Args {
     /// Begin no more runs after this many seconds.
     #[arg(long)]
     stop_after: Option<u64>,
+    /// Begin no more runs after one that found a violation.
+    #[arg(long)]
+    first: bool,
     /// Simulated seconds of trouble per run, before everything is mended.
     #[arg(long, default_value_t = 120)]
     seconds: u64,
@@ -101,7 +104,8 @@ fn main() -> ExitCode {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     let late = args.stop_after.is_some_and(|s| started.elapsed().as_secs() >= s);
-                    if seed >= args.seed + args.runs || late {
+                    let found = args.first && !sum.lock().expect("no panic").failed.is_empty();
+                    if seed >= args.seed + args.runs || late || found {
                         break;
                     }
                     one(&args, seed, &sum);
