@@ -279,26 +279,6 @@ impl SimDisk {
     pub fn why_stopped(&self) -> Option<String> {
         self.lock().stopped.clone()
     }
-
-    /// Changes one bit that was synced, in a file whose name ends so. False: there is none.
-    pub fn rot(&self, ending: &str) -> bool {
-        let mut guard = self.lock();
-        let state = &mut *guard;
-        let names = state.names.iter().filter(|(name, _)| name.to_string_lossy().ends_with(ending));
-        let ids: Vec<u64> = names.map(|(_, id)| *id).collect();
-        let Some(id) = ids.first() else { return false };
-        let file = state.files.get_mut(id).expect("a name leads to a file");
-        if file.durable.bytes.is_empty() {
-            return false;
-        }
-        let at = state.random.random_range(0..file.durable.bytes.len());
-        let bit = 1 << state.random.random_range(0..8);
-        file.durable.bytes[at] ^= bit;
-        if let Some(byte) = file.now.bytes.get_mut(at) {
-            *byte ^= bit;
-        }
-        true
-    }
 }
 
 fn not_found(path: &Path) -> io::Error {
