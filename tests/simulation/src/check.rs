@@ -71,6 +71,12 @@ impl Replay {
             match by {
                 Some(index) => {
                     let call = &history.calls[index];
+                    if replay.by.contains(&Some(index)) || matches!(call.outcome, Outcome::Refused)
+                    {
+                        return Err(format!(
+                            "revision {revision}: carried out twice, or although refused: {call:?}"
+                        ));
+                    }
                     let answer = step.run(&call.request);
                     if let Outcome::Done(_, real) = &call.outcome
                         && *real != answer

@@ -1,8 +1,8 @@
 //! Group commit: one thread that syncs, and tells everybody who waited for that sync.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
 
@@ -25,6 +25,16 @@ pub struct Flusher {
     queue: mpsc::UnboundedSender<Request>,
     durable: Arc<AtomicU64>,
     syncs: Arc<AtomicU64>,
+    one: Arc<Mutex<()>>,
+}
+
+/// Syncs a file, one at a time: the kernel tells of an error once, and whoever hears of it stops the
+/// process before the next sync could seem to succeed.
+fn sync(disk: &dyn Disk, file: &dyn DiskFile, one: &Mutex<()>) {
+    let _one = one.lock();
+    if let Err(e) = file.sync_data() {
+        stop(disk, &e);
+    }
 }
 
 impl Flusher {
@@ -33,9 +43,10 @@ impl Flusher {
         let (queue, requests) = mpsc::unbounded_channel();
         let durable = Arc::new(AtomicU64::new(durable.to_u64()));
         let syncs = Arc::new(AtomicU64::new(0));
-        let syncing = run(disk, requests, Arc::clone(&durable), Arc::clone(&syncs));
-        threads::start("wal-sync", syncing)?;
-        Ok(Self { queue, durable, syncs })
+        let one = Arc::default();
+        let (mark, count) = (Arc::clone(&durable), Arc::clone(&syncs));
+        threads::start("wal-sync", run(disk, requests, mark, count, Arc::clone(&one)))?;
+        Ok(Self { queue, durable, syncs, one })
     }
 
     /// Syncs `file` and then calls `done`. Whatever was written to `file` before this call is
@@ -56,6 +67,13 @@ impl Flusher {
         self.syncs.load(Ordering::Relaxed)
     }
 
+    /// Syncs at once, up to `upto`.
+    pub fn sync_now(&self, disk: &dyn Disk, file: &dyn DiskFile, upto: Position) {
+        sync(disk, file, &self.one);
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.note_durable(upto);
+    }
+
     /// Notes a sync that somebody else did (closing a segment).
     pub fn note_durable(&self, upto: Position) {
         self.durable.fetch_max(upto.to_u64(), Ordering::AcqRel);
@@ -67,6 +85,7 @@ async fn run(
     mut requests: mpsc::UnboundedReceiver<Request>,
     durable: Arc<AtomicU64>,
     syncs: Arc<AtomicU64>,
+    one: Arc<Mutex<()>>,
 ) {
     let mut batch = Vec::new();
     while requests.recv_many(&mut batch, usize::MAX).await > 0 {
@@ -76,9 +95,7 @@ async fn run(
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        if let Err(e) = file.sync_data() {
-            stop(disk.as_ref(), &e);
-        }
+        sync(disk.as_ref(), file.as_ref(), &one);
         syncs.fetch_add(1, Ordering::Relaxed);
         durable.fetch_max(upto.to_u64(), Ordering::AcqRel);
         for request in batch.drain(..) {

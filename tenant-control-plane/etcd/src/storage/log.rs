@@ -329,10 +329,7 @@ impl Log {
             let inner = self.lock();
             (Arc::clone(&inner.file), Position { segment: inner.active, offset: inner.end })
         };
-        if let Err(e) = file.sync_data() {
-            stop(self.files.disk().as_ref(), &e);
-        }
-        self.flusher.note_durable(upto);
+        self.flusher.sync_now(self.files.disk().as_ref(), file.as_ref(), upto);
     }
 
     /// The segment that is being written; it must not be deleted.

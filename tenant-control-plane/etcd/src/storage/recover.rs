@@ -94,8 +94,12 @@ pub(super) fn scan(files: &Files, from: u32) -> Result<Recovered, RecoverError> 
             check_torn(id, &bytes, valid)?;
             let file = files.get(id).map_err(io(id))?;
             file.set_len(valid as u64).map_err(io(id))?;
-            file.sync_all().map_err(io(id))?;
             out.total_bytes -= (bytes.len() - valid) as u64;
+        }
+        if valid < bytes.len() || Some(id) == newest {
+            // What a killed process has written may be in the page cache only. From here on it counts
+            // as durable. (The newest is whole if the kill came while it was being closed.)
+            files.get(id).and_then(|file| file.sync_all()).map_err(io(id))?;
         }
     }
     Ok(out)
