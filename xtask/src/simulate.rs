@@ -30,7 +30,7 @@ pub fn run(paths: &Paths, args: &[OsString]) -> anyhow::Result<()> {
 /// A few runs of what has been built for development, always with the same seeds.
 pub fn shortly(paths: &Paths) -> anyhow::Result<()> {
     let mut simulate = Command::new(paths.bin("marina-simulate"));
-    simulate.args(["--runs", "1000", "--seconds", "60", "--stop-after", SHORT]);
+    simulate.args(["--runs", "10", "--seconds", "60", "--stop-after", SHORT]);
     run_shown(&mut simulate).context("`marina-simulate --help` says how to look into a seed")
 }
 
