@@ -136,9 +136,13 @@ fn in_a_process(args: &Args, seed: u64) -> anyhow::Result<Report> {
 
 fn child(args: &Args) -> anyhow::Result<()> {
     let (seed, time) = (args.seed, Duration::from_secs(args.seconds));
-    let ran = std::panic::catch_unwind(|| run::run(seed, time));
-    let (report, story) = ran.map_err(|_| {
-        anyhow!("the simulation: {}", panics::take().unwrap_or_else(|| "a panic".into()))
+    // A thread that has done nothing yet: whether there are logs makes no difference to it.
+    let ran = std::thread::spawn(move || {
+        std::panic::catch_unwind(|| run::run(seed, time)).map_err(|_| panics::take())
+    });
+    let ran = ran.join().unwrap_or(Err(None));
+    let (report, story) = ran.map_err(|panic| {
+        anyhow!("the simulation: {}", panic.unwrap_or_else(|| "a panic".into()))
     })?;
     if let Some(path) = &args.story {
         std::fs::write(path, story.join("\n")).with_context(|| path.display().to_string())?;
