@@ -229,7 +229,7 @@ impl Cluster {
                 "slow disk"
             }
             _ => {
-                self.net.break_connections(host);
+                self.net.forget(host, true);
                 "broken connections"
             }
         };

@@ -270,11 +270,6 @@ impl Net {
         self.lock().slow.insert(host, most);
     }
 
-    /// Breaks all connections of a host.
-    pub fn break_connections(&self, host: HostId) {
-        self.forget(host, true);
-    }
-
     /// Pieces that arrived so far.
     pub fn delivered(&self) -> u64 {
         self.lock().delivered

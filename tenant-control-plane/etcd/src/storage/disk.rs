@@ -57,7 +57,7 @@ pub trait DiskFile: Send + Sync {
     fn sync_data(&self) -> io::Result<()>;
     /// Makes its content and length durable.
     fn sync_all(&self) -> io::Result<()>;
-    /// How long a sync takes that is asked for now, where time is simulated.
+    /// How long the next sync takes, where time is simulated.
     fn sync_delay(&self) -> Duration {
         Duration::ZERO
     }
