@@ -288,17 +288,41 @@ fn impersonation_needs_permission_for_each_part() {
 fn keys_of_every_usual_form_sign_and_verify() {
     assert!(SigningKey::from_pem(b"").is_err());
     assert!(KeySet::from_pems([b"nothing".as_slice()]).is_err());
-    let pair = KeyPair::generate().unwrap();
-    let private = pair.serialize_pem();
-    let public = pair.public_key_pem();
-    let signing = SigningKey::from_pem(private.as_bytes()).unwrap();
-    for file in [private, public] {
-        let keys = KeySet::from_pems([file.as_bytes()]).unwrap();
-        let key = keys.candidates(Some(signing.public().id())).next().unwrap();
-        assert!(key.verifies("ES256", b"m", &signing.sign(b"m").unwrap()));
-        assert!(!key.verifies("RS256", b"m", &signing.sign(b"m").unwrap()));
-        assert!(!key.verifies("ES256", b"n", &signing.sign(b"m").unwrap()));
+    for (kind, algorithms) in [
+        (&rcgen::PKCS_ECDSA_P256_SHA256, &["ES256"][..]),
+        (&rcgen::PKCS_ECDSA_P384_SHA384, &["ES384"]),
+        (&rcgen::PKCS_ED25519, &["EdDSA"]),
+    ] {
+        let pair = KeyPair::generate_for(kind).unwrap();
+        every_form(&pair.serialize_pem(), &pair.public_key_pem(), algorithms);
     }
+    let (private, public) = (include_str!("data/rsa.pem"), include_str!("data/rsa.pub.pem"));
+    every_form(private, public, &["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"]);
+    let sec1 = SigningKey::from_pem(include_bytes!("data/p384.sec1.pem")).unwrap();
+    assert_eq!(sec1.algorithm(), "ES384");
+}
+
+fn every_form(private: &str, public: &str, algorithms: &[&str]) {
+    for algorithm in algorithms {
+        let signing = SigningKey::from_pem(private.as_bytes()).unwrap();
+        assert_eq!(signing.algorithm(), algorithms[0]);
+        let signing = signing.with_algorithm(algorithm).unwrap();
+        let signature = signing.sign(b"m").unwrap();
+        for file in [private, public] {
+            let keys = KeySet::from_pems([file.as_bytes()]).unwrap();
+            let key = keys.candidates(Some(signing.public().id())).next().unwrap();
+            assert_eq!(key.id(), signing.public().id());
+            assert!(key.verifies(algorithm, b"m", &signature), "{algorithm}");
+            assert!(!key.verifies(algorithm, b"n", &signature));
+            assert!(!key.verifies("none", b"m", &signature));
+            for other in ["RS256", "PS512", "ES256", "ES384", "EdDSA"] {
+                assert_eq!(key.verifies(other, b"m", &signature), other == *algorithm, "{other}");
+            }
+        }
+    }
+    let key = SigningKey::from_pem(private.as_bytes()).unwrap();
+    let wrong = if algorithms.contains(&"ES256") { "RS256" } else { "ES256" };
+    assert!(key.with_algorithm(wrong).is_err());
 }
 
 /// A good token and a good key file with a few bytes changed, many times: never a panic, and never

@@ -50,6 +50,14 @@ pub(super) const P256: &[u8] = &[
     0xce, 0x3d, 0x03, 0x01, 0x07,
 ];
 
+/// `AlgorithmIdentifier` of P-384 keys (RFC 5480), whole.
+pub(super) const P384: &[u8] = &[
+    0x30, 0x10, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81, 0x04,
+    0x00, 0x22,
+];
+/// `AlgorithmIdentifier` of Ed25519 keys (RFC 8410), whole.
+pub(super) const ED25519: &[u8] = &[0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70];
+
 /// A `SubjectPublicKeyInfo` (RFC 5280).
 pub(super) fn public_key_info(algorithm: &[u8], key: &[u8]) -> Vec<u8> {
     encode(SEQUENCE, &[algorithm, &encode(BIT_STRING, &[&[0], key])])

@@ -1,13 +1,10 @@
-//! Signing and verifying keys, ES256 and RS256 (RFC 7518).
+//! Signing and verifying keys, for all JWS algorithms of public keys (RFC 7518, RFC 8037) but ES512.
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SystemRandom;
-use ring::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
-    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, RsaKeyPair, UnparsedPublicKey,
-};
+use ring::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaKeyPair, UnparsedPublicKey};
 use rustls_pki_types::pem::{PemObject, SectionKind};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -17,45 +14,95 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 use super::der;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Algorithm {
-    Es256,
-    Rs256,
+enum Kind {
+    Rsa,
+    P256,
+    P384,
+    Ed25519,
 }
 
-impl Algorithm {
-    fn name(self) -> &'static str {
+impl Kind {
+    /// The `AlgorithmIdentifier` of such keys.
+    fn identifier(self) -> &'static [u8] {
         match self {
-            Algorithm::Es256 => "ES256",
-            Algorithm::Rs256 => "RS256",
+            Kind::Rsa => der::RSA,
+            Kind::P256 => der::P256,
+            Kind::P384 => der::P384,
+            Kind::Ed25519 => der::ED25519,
         }
     }
+
+    /// The algorithm that such keys sign with unless told otherwise.
+    fn usual(self) -> Algorithm {
+        let usual = ALGORITHMS.iter().find(|algorithm| algorithm.kind == self);
+        *usual.expect("every kind has one")
+    }
 }
+
+/// One way of signing with one kind of key.
+#[derive(Clone, Copy)]
+struct Algorithm {
+    name: &'static str,
+    kind: Kind,
+    verify: &'static dyn signature::VerificationAlgorithm,
+    /// How RSA keys do it; of the others there is one way.
+    rsa: Option<&'static dyn signature::RsaEncoding>,
+}
+
+const fn rsa(
+    name: &'static str,
+    verify: &'static dyn signature::VerificationAlgorithm,
+    encoding: &'static dyn signature::RsaEncoding,
+) -> Algorithm {
+    Algorithm { name, kind: Kind::Rsa, verify, rsa: Some(encoding) }
+}
+
+const fn curve(
+    name: &'static str,
+    kind: Kind,
+    verify: &'static dyn signature::VerificationAlgorithm,
+) -> Algorithm {
+    Algorithm { name, kind, verify, rsa: None }
+}
+
+/// Of each kind, the usual one first.
+static ALGORITHMS: [Algorithm; 9] = [
+    rsa("RS256", &signature::RSA_PKCS1_2048_8192_SHA256, &signature::RSA_PKCS1_SHA256),
+    rsa("RS384", &signature::RSA_PKCS1_2048_8192_SHA384, &signature::RSA_PKCS1_SHA384),
+    rsa("RS512", &signature::RSA_PKCS1_2048_8192_SHA512, &signature::RSA_PKCS1_SHA512),
+    rsa("PS256", &signature::RSA_PSS_2048_8192_SHA256, &signature::RSA_PSS_SHA256),
+    rsa("PS384", &signature::RSA_PSS_2048_8192_SHA384, &signature::RSA_PSS_SHA384),
+    rsa("PS512", &signature::RSA_PSS_2048_8192_SHA512, &signature::RSA_PSS_SHA512),
+    curve("ES256", Kind::P256, &signature::ECDSA_P256_SHA256_FIXED),
+    curve("ES384", Kind::P384, &signature::ECDSA_P384_SHA384_FIXED),
+    curve("EdDSA", Kind::Ed25519, &signature::ED25519),
+];
 
 /// A public key that checks tokens.
 #[derive(Clone, Debug)]
 pub struct VerifyingKey {
     id: String,
-    algorithm: Algorithm,
-    /// Uncompressed point, or `RSAPublicKey`.
+    kind: Kind,
+    /// Uncompressed point, `RSAPublicKey`, or the 32 bytes of an Ed25519 key.
     key: Vec<u8>,
 }
 
 impl VerifyingKey {
-    fn new(algorithm: Algorithm, key: Vec<u8>) -> Self {
-        let identifier = match algorithm {
-            Algorithm::Es256 => der::P256,
-            Algorithm::Rs256 => der::RSA,
-        };
-        let info = der::public_key_info(identifier, &key);
-        Self { id: URL_SAFE_NO_PAD.encode(Sha256::digest(&info)), algorithm, key }
+    fn new(kind: Kind, key: Vec<u8>) -> Self {
+        let info = der::public_key_info(kind.identifier(), &key);
+        Self { id: URL_SAFE_NO_PAD.encode(Sha256::digest(&info)), kind, key }
     }
 
     fn from_info(info: &SubjectPublicKeyInfo<'_>) -> anyhow::Result<Self> {
         let key = info.subject_public_key.data.to_vec();
         match info.algorithm.algorithm.to_id_string().as_str() {
-            "1.2.840.113549.1.1.1" => Ok(Self::new(Algorithm::Rs256, key)),
-            "1.2.840.10045.2.1" if key.len() == 65 => Ok(Self::new(Algorithm::Es256, key)),
-            other => bail!("keys of algorithm {other} are not supported (RSA and P-256 are)"),
+            "1.2.840.113549.1.1.1" => Ok(Self::new(Kind::Rsa, key)),
+            "1.2.840.10045.2.1" if key.len() == 65 => Ok(Self::new(Kind::P256, key)),
+            "1.2.840.10045.2.1" if key.len() == 97 => Ok(Self::new(Kind::P384, key)),
+            "1.3.101.112" => Ok(Self::new(Kind::Ed25519, key)),
+            other => bail!(
+                "keys of algorithm {other} are not supported (RSA, P-256, P-384 and Ed25519 are)"
+            ),
         }
     }
 
@@ -64,34 +111,41 @@ impl VerifyingKey {
         &self.id
     }
 
+    /// Whether the named algorithm is one for this key.
+    pub fn can(&self, algorithm: &str) -> bool {
+        self.algorithm(algorithm).is_some()
+    }
+
+    fn algorithm(&self, name: &str) -> Option<&'static Algorithm> {
+        ALGORITHMS.iter().find(|known| known.kind == self.kind && known.name == name)
+    }
+
     /// Checks a signature made with the named algorithm.
     pub fn verifies(&self, algorithm: &str, message: &[u8], signature: &[u8]) -> bool {
-        if algorithm != self.algorithm.name() {
-            return false;
-        }
-        let key: &dyn ring::signature::VerificationAlgorithm = match self.algorithm {
-            Algorithm::Es256 => &ECDSA_P256_SHA256_FIXED,
-            Algorithm::Rs256 => &RSA_PKCS1_2048_8192_SHA256,
-        };
-        UnparsedPublicKey::new(key, &self.key).verify(message, signature).is_ok()
+        self.algorithm(algorithm).is_some_and(|known| {
+            UnparsedPublicKey::new(known.verify, &self.key).verify(message, signature).is_ok()
+        })
     }
 
     /// The key as a JSON Web Key (RFC 7517).
     pub fn to_jwk(&self) -> Value {
         let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-        let mut jwk = match self.algorithm {
-            Algorithm::Es256 => json!({
-                "kty": "EC", "crv": "P-256",
-                "x": text(&self.key[1..33]), "y": text(&self.key[33..65]),
-            }),
-            Algorithm::Rs256 => {
+        let point = |name| {
+            let (x, y) = self.key[1..].split_at(self.key.len() / 2);
+            json!({"kty": "EC", "crv": name, "x": text(x), "y": text(y)})
+        };
+        let mut jwk = match self.kind {
+            Kind::P256 => point("P-256"),
+            Kind::P384 => point("P-384"),
+            Kind::Ed25519 => json!({"kty": "OKP", "crv": "Ed25519", "x": text(&self.key)}),
+            Kind::Rsa => {
                 let (n, e) = der::rsa_public_key(&self.key).unwrap_or_default();
                 json!({"kty": "RSA", "n": text(n), "e": text(e)})
             }
         };
         jwk["use"] = "sig".into();
         jwk["kid"] = self.id.as_str().into();
-        jwk["alg"] = self.algorithm.name().into();
+        jwk["alg"] = self.kind.usual().name.into();
         jwk
     }
 }
@@ -99,19 +153,64 @@ impl VerifyingKey {
 /// The private key that signs new tokens.
 pub struct SigningKey {
     pair: Pair,
+    algorithm: Algorithm,
     public: VerifyingKey,
 }
 
 enum Pair {
-    Es256(Box<EcdsaKeyPair>),
-    Rs256(Box<RsaKeyPair>),
+    Rsa(Box<RsaKeyPair>),
+    Ec(Kind, Box<EcdsaKeyPair>),
+    Ed25519(Box<Ed25519KeyPair>),
+}
+
+/// The elliptic curves of `ring`.
+const CURVES: [(Kind, &signature::EcdsaSigningAlgorithm); 2] = [
+    (Kind::P256, &signature::ECDSA_P256_SHA256_FIXED_SIGNING),
+    (Kind::P384, &signature::ECDSA_P384_SHA384_FIXED_SIGNING),
+];
+
+impl Pair {
+    fn from_pkcs8(bytes: &[u8], random: &SystemRandom) -> anyhow::Result<Self> {
+        for (kind, signing) in CURVES {
+            if let Ok(pair) = EcdsaKeyPair::from_pkcs8(signing, bytes, random) {
+                return Ok(Pair::Ec(kind, Box::new(pair)));
+            }
+        }
+        if let Ok(pair) = Ed25519KeyPair::from_pkcs8_maybe_unchecked(bytes) {
+            return Ok(Pair::Ed25519(Box::new(pair)));
+        }
+        let pair = RsaKeyPair::from_pkcs8(bytes);
+        let pair = pair.map_err(|e| anyhow!("no P-256, P-384, Ed25519 or usable RSA key: {e}"))?;
+        Ok(Pair::Rsa(Box::new(pair)))
+    }
+
+    fn from_sec1(bytes: &[u8], random: &SystemRandom) -> anyhow::Result<Self> {
+        let (private, public) = der::ec_private_key(bytes).context("not an EC private key")?;
+        for (kind, signing) in CURVES {
+            let pair = EcdsaKeyPair::from_private_key_and_public_key;
+            if let Ok(pair) = pair(signing, private, public, random) {
+                return Ok(Pair::Ec(kind, Box::new(pair)));
+            }
+        }
+        bail!("neither a P-256 nor a P-384 key")
+    }
+
+    fn public(&self) -> VerifyingKey {
+        match self {
+            Pair::Rsa(pair) => VerifyingKey::new(Kind::Rsa, pair.public_key().as_ref().to_vec()),
+            Pair::Ec(kind, pair) => VerifyingKey::new(*kind, pair.public_key().as_ref().to_vec()),
+            Pair::Ed25519(pair) => {
+                VerifyingKey::new(Kind::Ed25519, pair.public_key().as_ref().to_vec())
+            }
+        }
+    }
 }
 
 impl SigningKey {
     /// Reads the first private key of a PEM file: PKCS#8, SEC1 or PKCS#1.
     ///
     /// # Errors
-    /// When there is none, or it is neither RSA (2048 bits or more) nor P-256.
+    /// When there is none, or it is none of RSA (2048 bits or more), P-256, P-384 and Ed25519.
     pub fn from_pem(pem: &[u8]) -> anyhow::Result<Self> {
         for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem) {
             let (kind, bytes) = section.map_err(|e| anyhow!("not PEM: {e}"))?;
@@ -124,35 +223,28 @@ impl SigningKey {
 
     fn from_section(kind: SectionKind, bytes: &[u8]) -> anyhow::Result<Option<Self>> {
         let random = SystemRandom::new();
-        let signing = &ECDSA_P256_SHA256_FIXED_SIGNING;
         let pair = match kind {
-            SectionKind::PrivateKey => match EcdsaKeyPair::from_pkcs8(signing, bytes, &random) {
-                Ok(pair) => Pair::Es256(Box::new(pair)),
-                Err(_) => Pair::Rs256(Box::new(
-                    RsaKeyPair::from_pkcs8(bytes)
-                        .map_err(|e| anyhow!("neither a P-256 nor a usable RSA key: {e}"))?,
-                )),
-            },
-            SectionKind::EcPrivateKey => {
-                let (private, public) =
-                    der::ec_private_key(bytes).context("not an EC private key")?;
-                Pair::Es256(Box::new(
-                    EcdsaKeyPair::from_private_key_and_public_key(
-                        signing, private, public, &random,
-                    )
-                    .map_err(|e| anyhow!("not a P-256 key: {e}"))?,
-                ))
-            }
-            SectionKind::RsaPrivateKey => Pair::Rs256(Box::new(
+            SectionKind::PrivateKey => Pair::from_pkcs8(bytes, &random)?,
+            SectionKind::EcPrivateKey => Pair::from_sec1(bytes, &random)?,
+            SectionKind::RsaPrivateKey => Pair::Rsa(Box::new(
                 RsaKeyPair::from_der(bytes).map_err(|e| anyhow!("not a usable RSA key: {e}"))?,
             )),
             _ => return Ok(None),
         };
-        let public = match &pair {
-            Pair::Es256(p) => VerifyingKey::new(Algorithm::Es256, p.public_key().as_ref().to_vec()),
-            Pair::Rs256(p) => VerifyingKey::new(Algorithm::Rs256, p.public_key().as_ref().to_vec()),
-        };
-        Ok(Some(Self { pair, public }))
+        let public = pair.public();
+        Ok(Some(Self { pair, algorithm: public.kind.usual(), public }))
+    }
+
+    /// Signs with this algorithm from now on.
+    ///
+    /// # Errors
+    /// When it is not known, or not one for this kind of key.
+    pub fn with_algorithm(mut self, name: &str) -> anyhow::Result<Self> {
+        let is_known = ALGORITHMS.iter().any(|known| known.name == name);
+        ensure!(is_known, "signing with {name:?} is not implemented");
+        let found = self.public.algorithm(name);
+        self.algorithm = *found.with_context(|| format!("{name} is for another kind of key"))?;
+        Ok(self)
     }
 
     /// The public half.
@@ -162,7 +254,7 @@ impl SigningKey {
 
     /// The JWS algorithm of this key's signatures.
     pub fn algorithm(&self) -> &'static str {
-        self.public.algorithm.name()
+        self.algorithm.name
     }
 
     /// Signs a message.
@@ -172,13 +264,15 @@ impl SigningKey {
     pub fn sign(&self, message: &[u8]) -> anyhow::Result<Vec<u8>> {
         let random = SystemRandom::new();
         match &self.pair {
-            Pair::Es256(pair) => {
+            Pair::Ec(_, pair) => {
                 let signature = pair.sign(&random, message).map_err(|_| anyhow!("cannot sign"))?;
                 Ok(signature.as_ref().to_vec())
             }
-            Pair::Rs256(pair) => {
+            Pair::Ed25519(pair) => Ok(pair.sign(message).as_ref().to_vec()),
+            Pair::Rsa(pair) => {
+                let encoding = self.algorithm.rsa.context("an algorithm of another kind")?;
                 let mut signature = vec![0; pair.public().modulus_len()];
-                pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature)
+                pair.sign(encoding, &random, message, &mut signature)
                     .map_err(|_| anyhow!("cannot sign"))?;
                 Ok(signature)
             }
