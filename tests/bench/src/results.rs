@@ -27,20 +27,16 @@ pub struct Circumstances {
     pub upstream: String,
     /// What reproduces it.
     pub command: String,
-    /// Of our programs.
-    pub commit: Option<String>,
 }
 
 impl Circumstances {
     /// Those of now. `args` are the arguments of this program.
     pub fn now(entry: &Entry, places: &Places, processors: Processors, args: &[String]) -> Self {
         let mut ours = machine::version(places, entry.part, Origin::Ours);
-        let commit = machine::commit();
-        if let Some(commit) = &commit {
+        if let Some(commit) = machine::commit() {
             let _ = write!(ours, ", commit {commit}");
         }
         Self {
-            commit,
             date: jiff::Timestamp::now().strftime("%Y-%m-%d").to_string(),
             machine: machine::describe(processors),
             ours,
@@ -52,11 +48,10 @@ impl Circumstances {
 
 /// The section of a subject.
 pub fn markdown(entry: &Entry, circumstances: &Circumstances, outcomes: &[Outcome]) -> String {
-    let Circumstances { date, machine, ours, upstream, command, commit } = circumstances;
+    let Circumstances { date, machine, ours, upstream, command } = circumstances;
     let mut text = format!(
-        "## {}\n\n`{command}` on {date}: {machine}. Ours: {ours}. Upstream: {upstream}.\n\n{}\n\n\
-         Cells are medians (smallest–largest) of all rounds; ratio is ours/upstream. Of op and events \
-         more is better, of all else less.\n",
+        "## {}\n\n{}\n\nCells are medians (smallest–largest) of all rounds; ratio is ours/upstream. Of \
+         op and events more is better, of all else less.\n",
         entry.name, entry.about
     );
     for outcome in outcomes {
@@ -65,10 +60,11 @@ pub fn markdown(entry: &Entry, circumstances: &Circumstances, outcomes: &[Outcom
         } else {
             format!("{} rounds", outcome.rounds)
         };
-        let commit = commit.as_ref().map(|commit| format!(", {commit}")).unwrap_or_default();
+        // With each table: others may come from another day, commit or machine.
         let _ = write!(
             text,
-            "\n### {} ({rounds}, {date}{commit})\n\n{}",
+            "\n### {} ({rounds})\n\n`{command}` on {date}: {machine}. Ours: {ours}. Upstream: \
+             {upstream}.\n\n{}",
             outcome.scene,
             outcome.comparison.markdown()
         );
