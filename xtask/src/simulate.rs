@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
 
@@ -35,14 +35,17 @@ pub fn shortly(paths: &Paths) -> anyhow::Result<()> {
 }
 
 /// Puts known bugs back, one at a time, into a copy of what is committed, and looks whether the
-/// simulation finds them.
+/// simulation finds them where it finds nothing without them.
 pub fn mutations(paths: &Paths, only: Option<&str>) -> anyhow::Result<()> {
-    let copy = paths.cache.join("mutations");
-    if copy.exists() {
-        fs::remove_dir_all(&copy).with_context(|| format!("removing {}", copy.display()))?;
+    let dir = paths.cache.join("mutations");
+    if dir.exists() {
+        fs::remove_dir_all(&dir).with_context(|| format!("removing {}", dir.display()))?;
     }
+    fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+    let copy = dir.join("marina");
     let mut clone = Command::new("git");
     run_shown(clone.args(["clone", "--quiet"]).arg(&paths.root).arg(&copy))?;
+    let sound = build(paths, &copy, &dir.join("sound"))?;
     let mut unseen = Vec::new();
     for patch in patches(&copy)? {
         let name = patch.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -51,7 +54,17 @@ pub fn mutations(paths: &Paths, only: Option<&str>) -> anyhow::Result<()> {
         }
         let about = fs::read_to_string(&patch)?;
         println!("\n== {name}: {}", about.lines().next().unwrap_or_default());
-        if !is_found(paths, &copy, &patch)? {
+        git(&copy, &["checkout", "--quiet", "--", "."])?;
+        git(&copy, &["apply", &patch.to_string_lossy()])?;
+        let mutant = build(paths, &copy, &dir.join("mutant"))?;
+        let seeds = violations(&mutant, &["--runs", "1000", "--first", "--stop-after", LONG])?;
+        for seed in &seeds {
+            ensure!(
+                violations(&sound, &["--seed", seed, "--runs", "1"])?.is_empty(),
+                "seed {seed} finds something without any mutation, too"
+            );
+        }
+        if seeds.is_empty() {
             println!("not found");
             unseen.push(name);
         }
@@ -72,20 +85,32 @@ fn patches(copy: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(patches)
 }
 
-fn is_found(paths: &Paths, copy: &Path, patch: &Path) -> anyhow::Result<bool> {
-    let git = |args: &[&str]| {
-        let mut git = Command::new("git");
-        git.args(args).current_dir(copy);
-        git
-    };
-    run_shown(&mut git(&["checkout", "--quiet", "--", "."]))?;
-    run_shown(git(&["apply"]).arg(patch))?;
-    let target = paths.cache.join("mutations-target");
+fn git(copy: &Path, args: &[&str]) -> anyhow::Result<()> {
+    run_shown(Command::new("git").args(args).current_dir(copy))
+}
+
+/// Builds the simulation of a copy, and puts it to `program`.
+fn build(paths: &Paths, copy: &Path, program: &Path) -> anyhow::Result<PathBuf> {
     let mut build = cargo(paths);
     build.args(["build", "--quiet", "--profile", PROFILE, "--package", "simulation"]);
-    run_shown(build.current_dir(copy).env("CARGO_TARGET_DIR", &target))?;
-    let mut simulate = Command::new(target.join(PROFILE).join("marina-simulate"));
-    simulate.args(["--runs", "1000", "--first", "--stop-after", LONG]);
-    let status = simulate.status().context("marina-simulate cannot be started")?;
-    Ok(!status.success())
+    run_shown(build.current_dir(copy).env("CARGO_TARGET_DIR", &paths.target))?;
+    let built = paths.target.join(PROFILE).join("marina-simulate");
+    fs::copy(&built, program).with_context(|| program.display().to_string())?;
+    Ok(program.to_owned())
+}
+
+/// The seeds with which the simulation found something.
+fn violations(program: &Path, args: &[&str]) -> anyhow::Result<Vec<String>> {
+    let mut simulate = Command::new(program);
+    let output = simulate.args(args).stderr(Stdio::inherit()).output();
+    let output = output.context("marina-simulate cannot be started")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    print!("{text}");
+    let seeds: Vec<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("seed ")?.split_whitespace().next())
+        .map(str::to_owned)
+        .collect();
+    ensure!(output.status.success() == seeds.is_empty(), "the simulation: {}", output.status);
+    Ok(seeds)
 }

@@ -45,6 +45,9 @@ pub mod pb {
     }
 }
 
+/// The protocol itself: an encoded `google.protobuf.FileDescriptorSet`.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors"));
+
 /// The end of the range that holds every key that starts with `prefix`: the prefix with its last
 /// byte below 0xff raised by one, and what follows cut off. An empty or all-0xff prefix has no
 /// such end and gives `\0`, which in a request means "to the end of the key space".

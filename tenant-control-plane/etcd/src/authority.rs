@@ -180,6 +180,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for FixAuthority<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::mangled::{mangle, rounds};
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
     use tokio::io::AsyncReadExt;
 
     fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
@@ -260,6 +263,21 @@ mod tests {
     async fn what_is_not_http2_passes() {
         for input in [&b"GET /health HTTP/1.1\r\n\r\n"[..], b"", b"PRI * HT"] {
             assert_eq!(through(input).await, input);
+        }
+    }
+
+    #[tokio::test]
+    async fn whatever_a_client_sends_comes_through_but_for_one_scheme() {
+        let block = block("https://127.0.0.1:2");
+        let whole = [PREFACE, &frame(4, &[0; 6]), &frame(1, &block), &frame(0, &[7; 900])].concat();
+        for seed in 0..rounds() {
+            let random = &mut StdRng::seed_from_u64(seed);
+            let mut input = whole.clone();
+            mangle(&mut input, random);
+            let output = through(&input).await;
+            assert_eq!(output.len(), input.len(), "seed {seed}");
+            let changed = input.iter().zip(&output).filter(|(sent, came)| sent != came).count();
+            assert!(changed <= 6, "seed {seed}: {changed} bytes");
         }
     }
 }

@@ -176,6 +176,7 @@ async fn house_loop(node: Arc<Node>) {
         }
         check_quota(&node, in_use).await;
         node.machine.tokens.sweep(node.config.token_ttl);
+        crate::compare::raise_if_rotten(&node).await;
         let is_corrupt = node.must_be_sound().is_err();
         node.corrupt.send_if_modified(|was| std::mem::replace(was, is_corrupt) != is_corrupt);
         promote_joined(&node).await;

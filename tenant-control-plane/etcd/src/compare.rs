@@ -150,19 +150,27 @@ fn judge(digests: &BTreeMap<u64, Digest>, voters: &BTreeSet<u64>) -> Verdict {
 
 async fn raise_all(node: &Node, ids: &[u64], index: u64) {
     for id in ids {
-        raise(node, *id, index).await;
+        raise(node, *id, &format!("its state differs from the others' after entry {index}")).await;
     }
 }
 
-async fn raise(node: &Node, id: u64, index: u64) {
+/// Says that this member's own disk gives back what was not written, if others can serve instead.
+pub async fn raise_if_rotten(node: &Node) {
+    let (own, _) = node.consensus.ids();
+    let is_sound = |id| id != own && !node.machine.has_alarm(id, AlarmType::Corrupt);
+    let mut members = node.consensus.members().into_iter();
+    if node.machine.log.files().is_rotten()
+        && members.any(|(id, _, learner)| !learner && is_sound(id))
+    {
+        raise(node, own, "a stored value is not what was written: replace its disk").await;
+    }
+}
+
+async fn raise(node: &Node, id: u64, why: &str) {
     if node.machine.has_alarm(id, AlarmType::Corrupt) {
         return;
     }
-    tracing::error!(
-        member.id = format_args!("{id:x}"),
-        log.index = index,
-        "this member's state differs from the others'"
-    );
+    tracing::error!(member.id = format_args!("{id:x}"), "a member is damaged: {why}");
     let alarm = AlarmRequest {
         action: AlarmAction::Activate.into(),
         member_id: id,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -10,6 +11,7 @@ use etcd_api::tls::{ClientTls, Identity};
 use http::Uri;
 use sha2::{Digest, Sha256};
 
+use crate::access::jwt::Jwt;
 use crate::flags::Flags;
 use crate::raft::Timing;
 
@@ -96,10 +98,14 @@ pub struct Config {
     pub max_request_bytes: usize,
     /// `--max-concurrent-streams`.
     pub max_concurrent_streams: u32,
+    /// `--enable-grpc-gateway`.
+    pub gateway: bool,
     /// `--watch-progress-notify-interval`.
     pub progress_interval: Duration,
     /// How long a token is valid after its last use.
     pub token_ttl: Duration,
+    /// Tokens that no member remembers, in place of those that have to be.
+    pub jwt: Option<Arc<Jwt>>,
     /// `--bcrypt-cost`.
     pub bcrypt_cost: u32,
 }
@@ -166,10 +172,12 @@ impl Config {
             max_txn_ops: f.max_txn_ops,
             max_request_bytes: f.max_request_bytes,
             max_concurrent_streams: f.max_concurrent_streams,
+            gateway: f.enable_grpc_gateway,
             progress_interval: parse_duration(&f.watch_progress_notify_interval)
                 .context("--watch-progress-notify-interval")?
                 .max(Duration::from_millis(100)),
             token_ttl: token_ttl(f.auth_token_ttl),
+            jwt: jwt(&f.auth_token)?,
             bcrypt_cost: f.bcrypt_cost,
             name: f.name,
         })
@@ -189,6 +197,16 @@ impl Config {
     }
 }
 
+/// As upstream's: `simple`, or `jwt` with its options.
+fn jwt(auth_token: &str) -> anyhow::Result<Option<Arc<Jwt>>> {
+    let jwt = match auth_token.split_once(',').unwrap_or((auth_token, "")) {
+        ("simple", "") => return Ok(None),
+        ("jwt", options) => Jwt::from_options(options),
+        _ => bail!("--auth-token {auth_token:?}: neither \"simple\" nor \"jwt,sign-method=…\""),
+    };
+    Ok(Some(Arc::new(jwt.context("--auth-token")?)))
+}
+
 /// As with upstream's, 0 is the default.
 fn token_ttl(seconds: u64) -> Duration {
     if seconds == 0 { DEFAULT_TOKEN_TTL } else { Duration::from_secs(seconds) }
@@ -200,11 +218,6 @@ fn check_numbers(f: &Flags) -> anyhow::Result<()> {
         "--election-timeout ({} ms) must be at least 5 times --heartbeat-interval ({} ms)",
         f.election_timeout,
         f.heartbeat_interval
-    );
-    ensure!(
-        f.auth_token == "simple",
-        "--auth-token {:?}: only \"simple\" is implemented",
-        f.auth_token
     );
     ensure!((4..=31).contains(&f.bcrypt_cost), "--bcrypt-cost must be between 4 and 31");
     ensure!(f.election_timeout <= 50_000, "--election-timeout is too long");

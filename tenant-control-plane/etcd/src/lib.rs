@@ -88,6 +88,7 @@ pub mod bolt;
 pub mod compare;
 pub mod config;
 pub mod flags;
+pub mod gateway;
 pub mod grpc;
 pub mod identity;
 pub mod lease;

@@ -31,6 +31,7 @@ use tower::ServiceExt;
 
 use crate::authority::FixAuthority;
 use crate::config::{Listen, ServerTls};
+use crate::gateway;
 use crate::grpc::auth::AuthService;
 use crate::grpc::caller::CommonName;
 use crate::grpc::cluster::ClusterService;
@@ -212,6 +213,14 @@ async fn answer(
     match (&what, r.uri().path()) {
         (Serve::Clients(_) | Serve::Metrics, "/health" | "/livez" | "/readyz" | "/version")
         | (_, "/metrics") => Ok(plain_http(&r, &node).await),
+        (Serve::Clients(routes), path) if node.config.gateway && path.starts_with("/v3/") => {
+            let is_named = r.extensions().get().is_some_and(|CommonName(name)| !name.is_empty());
+            let relies_on_name =
+                is_named && node.config.client_cert_auth && node.machine.is_guarded();
+            // In base 64 all is a third longer.
+            let limit = node.config.max_request_bytes / 3 * 4 + OVERHEAD;
+            Ok(gateway::serve(routes.clone(), r.map(Body::new), limit, relies_on_name).await)
+        }
         (Serve::Clients(routes) | Serve::Peers(routes), _) => {
             Ok(routes.clone().oneshot(r.map(Body::new)).await?)
         }
@@ -219,7 +228,8 @@ async fn answer(
     }
 }
 
-fn body(
+/// An answer of plain HTTP.
+pub fn body(
     status: StatusCode,
     kind: &'static str,
     content: impl Into<bytes::Bytes>,

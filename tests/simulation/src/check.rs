@@ -9,14 +9,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::slice::from_ref;
 use std::time::Duration;
 
-use bytes::Bytes;
-use etcd_api::pb::etcdserverpb::request_op::Request as Op;
-use etcd_api::pb::etcdserverpb::{DeleteRangeRequest, RequestOp};
 use etcd_api::pb::mvccpb::Event;
 use etcd_api::pb::mvccpb::event::EventType;
 
 use crate::history::{Call, History, Lease, Outcome, Watched, is_same};
-use crate::model::{Keys, Request, Step, contains, deletion};
+use crate::model::{Request, Step, contains};
+use crate::replay::Replay;
 
 /// How much faster than true a member's clock may run.
 pub const FASTEST_CLOCK: f64 = 1.05;
@@ -42,158 +40,6 @@ pub fn violations(history: &History) -> Vec<String> {
     found
 }
 
-/// The keys after each revision, and which call made it.
-struct Replay {
-    keys: Vec<Keys>,
-    by: Vec<Option<usize>>,
-}
-
-impl Replay {
-    fn run(history: &History) -> Result<Self, String> {
-        let last = history.archive.keys().next_back().copied().unwrap_or(1);
-        if history.archived() != last {
-            return Err(format!(
-                "no watch has seen revision {}, but one has seen {last}",
-                history.archived() + 1
-            ));
-        }
-        // Nothing was changed at revisions 0 and 1.
-        let mut replay = Self { keys: vec![Keys::new(); 2], by: vec![None; 2] };
-        let claims = claims(history)?;
-        let values = values(history);
-        for (revision, (seen, events)) in &history.archive {
-            let by = match claims.get(revision) {
-                Some(call) => Some(*call),
-                None => put_by(events, &values),
-            };
-            let keys = replay.keys.last().expect("not empty").clone();
-            let mut step = Step::new(keys, *revision);
-            match by {
-                Some(index) => {
-                    let call = &history.calls[index];
-                    if replay.by.contains(&Some(index)) || matches!(call.outcome, Outcome::Refused)
-                    {
-                        return Err(format!(
-                            "revision {revision}: carried out twice, or although refused: {call:?}"
-                        ));
-                    }
-                    let answer = step.run(&call.request);
-                    if let Outcome::Done(_, real) = &call.outcome
-                        && *real != answer
-                    {
-                        return Err(format!(
-                            "revision {revision}: member {} answered {:?} with {real:?}, which \
-                             should be {answer:?}",
-                            call.member, call.request
-                        ));
-                    }
-                    if call.invoked > *seen {
-                        return Err(format!(
-                            "revision {revision} was seen before it was asked for"
-                        ));
-                    }
-                }
-                None => unclaimed(&mut step, events, history, *seen)?,
-            }
-            // The archive lacks previous values that no watch was in time for.
-            if !is_same(&step.events, events, i64::MAX) {
-                return Err(format!(
-                    "revision {revision}: watches told {events:?}, which should be {:?}",
-                    step.events
-                ));
-            }
-            replay.keys.push(step.keys);
-            replay.by.push(by);
-        }
-        Ok(replay)
-    }
-
-    fn at(&self, revision: i64) -> Option<&Keys> {
-        self.keys.get(usize::try_from(revision).ok()?)
-    }
-}
-
-/// Which calls say that they made a revision.
-fn claims(history: &History) -> Result<HashMap<i64, usize>, String> {
-    let mut claims: HashMap<i64, usize> = HashMap::new();
-    for (index, call) in history.calls.iter().enumerate() {
-        let Outcome::Done(revision, response) = &call.outcome else { continue };
-        if !response.wrote() {
-            continue;
-        }
-        if !history.archive.contains_key(revision) {
-            return Err(format!("acknowledged, but lost: revision {revision} by {call:?}"));
-        }
-        if let Some(other) = claims.insert(*revision, index) {
-            return Err(format!(
-                "two writes claim revision {revision}: {call:?} and {:?}",
-                history.calls[other]
-            ));
-        }
-    }
-    Ok(claims)
-}
-
-/// Every value is put by one call only.
-fn values(history: &History) -> HashMap<Bytes, usize> {
-    fn of<'a>(request: &'a Request, all: &mut Vec<&'a Bytes>) {
-        match request {
-            Request::Put(r) => all.push(&r.value),
-            Request::Txn(r) => {
-                for RequestOp { request } in r.success.iter().chain(&r.failure) {
-                    if let Some(Op::RequestPut(r)) = request {
-                        all.push(&r.value);
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    let mut found = HashMap::new();
-    for (index, call) in history.calls.iter().enumerate() {
-        let mut all = Vec::new();
-        of(&call.request, &mut all);
-        found.extend(all.into_iter().map(|value| (value.clone(), index)));
-    }
-    found
-}
-
-fn put_by(events: &[Event], values: &HashMap<Bytes, usize>) -> Option<usize> {
-    let puts = events.iter().filter(|event| event.r#type() == EventType::Put);
-    puts.filter_map(|event| values.get(&event.kv.as_ref()?.value)).next().copied()
-}
-
-/// Deletions that nobody was answered for: by a call whose outcome is not known, or by a lease.
-fn unclaimed(
-    step: &mut Step,
-    events: &[Event],
-    history: &History,
-    seen: crate::history::Moment,
-) -> Result<(), String> {
-    let revision = step.revision;
-    let unknown = |call: &&Call| {
-        let Request::Delete(DeleteRangeRequest { key, range_end, .. }) = &call.request else {
-            return false;
-        };
-        let covers =
-            |event: &Event| event.kv.as_ref().is_some_and(|kv| contains(key, range_end, &kv.key));
-        matches!(call.outcome, Outcome::Unknown) && call.invoked < seen && events.iter().all(covers)
-    };
-    let by_call = history.calls.iter().any(|call| unknown(&call));
-    for event in events {
-        let key = event.kv.as_ref().map(|kv| kv.key.clone()).unwrap_or_default();
-        let before = step.keys.remove(&key);
-        let Some(before) = before.filter(|_| event.r#type() == EventType::Delete) else {
-            return Err(format!("revision {revision}: nobody asked for {event:?}"));
-        };
-        if !by_call && before.lease == 0 {
-            return Err(format!("revision {revision}: nobody deleted {before:?}"));
-        }
-        step.events.push(deletion(&before, revision));
-    }
-    Ok(())
-}
-
 /// Answers that changed nothing show the state at their revision.
 fn reads(call: &Call, states: &Replay) -> Result<(), String> {
     let Outcome::Done(revision, real) = &call.outcome else { return Ok(()) };
@@ -205,7 +51,7 @@ fn reads(call: &Call, states: &Replay) -> Result<(), String> {
         _ => *revision,
     };
     let keys = states.at(at).ok_or_else(|| format!("there is no revision {at}: {call:?}"))?;
-    let answer = Step::new(keys.clone(), at + 1).run(&call.request);
+    let answer = Step::new(&states.keys, keys.clone(), at + 1).run(&call.request);
     if answer != *real {
         return Err(format!(
             "member {} answered {:?} with {real:?}, which at revision {at} is {answer:?}",
@@ -303,8 +149,8 @@ fn watched(watch: &Watched, history: &History) -> Result<(), String> {
         }
     }
     match watch.compacted {
-        Some(compacted) if compacted <= from => {
-            Err(format!("a watch from {from} was ended because of a compaction at {compacted}"))
+        Some((compacted, at)) if compacted <= from || !history.was_compacted(compacted, at) => {
+            Err(format!("a watch from {from} was ended, because of a compaction at {compacted}"))
         }
         _ => Ok(()),
     }

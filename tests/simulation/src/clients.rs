@@ -5,22 +5,27 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use etcd_api::client::{Client, connect_through};
+use etcd_api::pb::authpb::{Permission, UserAddOptions};
+use etcd_api::pb::etcdserverpb::auth_client::AuthClient;
 use etcd_api::pb::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use etcd_api::pb::etcdserverpb::request_op::Request as Op;
 use etcd_api::pb::etcdserverpb::watch_request::RequestUnion;
 use etcd_api::pb::etcdserverpb::{
-    CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
-    LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest,
-    WatchRequest,
+    AuthRoleAddRequest, AuthRoleDeleteRequest, AuthRoleGrantPermissionRequest, AuthUserAddRequest,
+    AuthUserDeleteRequest, AuthUserGrantRoleRequest, CompactionRequest, Compare,
+    DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, PutRequest,
+    RangeRequest, RequestOp, TxnRequest, WatchCreateRequest, WatchRequest,
 };
-use futures::StreamExt as _;
+use etcd_api::pb::mvccpb::Event;
 use hyper_util::rt::TokioIo;
 use rand::Rng;
 use rand::rngs::StdRng;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
-use crate::history::{Call, Lease, Message, Moment, Outcome, Shared, Watched};
+use crate::history::{Call, History, Lease, Message, Moment, Outcome, Shared, Watched};
 use crate::model::{Request, Response};
 use crate::net::{Address, HostId, Net, Stream};
 
@@ -217,6 +222,14 @@ impl Caller {
         if self.random.random_bool(0.3) {
             success.push(read());
         }
+        if self.random.random_bool(0.2) {
+            // It may have been compacted: then nothing of the transaction may happen.
+            let archived = self.world.history.lock().archived();
+            let revision = (archived - self.random.random_range(0..60)).max(1);
+            let old =
+                RangeRequest { key: "k".into(), range_end: "l".into(), revision, ..get.clone() };
+            success.push(RequestOp { request: Some(Op::RequestRange(old)) });
+        }
         let compare = Compare {
             result: CompareResult::Equal.into(),
             target: CompareTarget::Mod.into(),
@@ -340,8 +353,11 @@ async fn watch(world: &World, host: HostId, create: WatchCreateRequest, time: Op
     };
     let client = world.client(host);
     let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
-    // The request stream stays open: its end would be the watch's.
-    let requests = tokio_stream::once(request).chain(tokio_stream::pending());
+    let (asks, requests) = mpsc::channel(1);
+    asks.try_send(request).expect("there is room for one");
+    // Whether a client might still ask for something makes no difference.
+    let _asks = is_archive.then_some(asks);
+    let requests = ReceiverStream::new(requests);
     let opened = timeout(PATIENCE, client.watch().watch(requests)).await;
     let Ok(Ok(stream)) = opened else { return };
     let mut stream = stream.into_inner();
@@ -359,17 +375,20 @@ async fn watch(world: &World, host: HostId, create: WatchCreateRequest, time: Op
         let Some(index) = index else {
             // The first message says that the watch has been created.
             told.created = (revision, at);
+            if is_archive {
+                let before = history.told.entry(host).or_default();
+                *before = (told.start - 1).max(*before);
+            }
             history.watches.push(told.clone());
             index = Some(history.watches.len() - 1);
             continue;
         };
         if message.canceled {
-            let compacted = message.compact_revision;
-            history.watches[index].compacted = (compacted > 0).then_some(compacted);
+            history.watches[index].compacted = Some((message.compact_revision, at));
             return;
         }
         if is_archive {
-            note(&mut history, &message.events, at);
+            note(&mut history, host, &message.events, at);
         }
         history.watches[index].messages.push(Message {
             at,
@@ -380,9 +399,12 @@ async fn watch(world: &World, host: HostId, create: WatchCreateRequest, time: Op
     }
 }
 
-fn note(history: &mut crate::history::History, events: &[etcd_api::pb::mvccpb::Event], at: Moment) {
-    let revision =
-        |event: &etcd_api::pb::mvccpb::Event| event.kv.as_ref().map_or(0, |kv| kv.mod_revision);
+fn note(history: &mut History, host: HostId, events: &[Event], at: Moment) {
+    let revision = |event: &Event| event.kv.as_ref().map_or(0, |kv| kv.mod_revision);
+    if let Some(last) = events.last() {
+        let told = history.told.entry(host).or_default();
+        *told = revision(last).max(*told);
+    }
     for events in events.chunk_by(|a, b| revision(a) == revision(b)) {
         history.archive(revision(&events[0]), events.to_vec(), at);
     }
@@ -441,6 +463,42 @@ async fn renew(client: &Client, id: i64) -> Result<i64, Status> {
     let mut answers = client.lease().lease_keep_alive(request).await?.into_inner();
     let answer = answers.message().await?;
     answer.map(|answer| answer.ttl).ok_or_else(|| Status::unavailable("no answer"))
+}
+
+/// Changes users and roles. Nobody is held to them; that all members have the same is seen in the end.
+pub async fn administrator(world: World, mut random: StdRng) {
+    while world.is_active() {
+        sleep(Duration::from_millis(random.random_range(1000..10_000))).await;
+        let host = world.any(&mut random);
+        let mut auth = AuthClient::new(world.client(host).channel());
+        let name = format!("n{}", random.random_range(0..3));
+        let key = Bytes::from(format!("k{}", random.random_range(0..KEYS)));
+        let options = Some(UserAddOptions { no_password: true });
+        let change = async {
+            // Half of them fail: what they are about is there already, or is not.
+            match random.random_range(0..6) {
+                0 => auth
+                    .user_add(AuthUserAddRequest { name, options, ..Default::default() })
+                    .await
+                    .map(drop),
+                1 => auth.user_delete(AuthUserDeleteRequest { name }).await.map(drop),
+                2 => auth.role_add(AuthRoleAddRequest { name }).await.map(drop),
+                3 => auth.role_delete(AuthRoleDeleteRequest { role: name }).await.map(drop),
+                4 => {
+                    let perm = Some(Permission { key, ..Default::default() });
+                    auth.role_grant_permission(AuthRoleGrantPermissionRequest { name, perm })
+                        .await
+                        .map(drop)
+                }
+                _ => {
+                    let role = format!("n{}", random.random_range(0..3));
+                    let grant = AuthUserGrantRoleRequest { user: name, role };
+                    auth.user_grant_role(grant).await.map(drop)
+                }
+            }
+        };
+        drop(timeout(PATIENCE, change).await);
+    }
 }
 
 /// Compacts from time to time what has been archived.

@@ -272,6 +272,7 @@ impl Cluster {
         for seat in self.seats.values_mut() {
             seat.rate = 1.0;
             seat.frozen = seat.frozen.map(|_| self.now);
+            seat.may_stop &= !seat.disk.fails_next_sync();
             seat.disk.clear_faults();
             seat.starts = seat.starts.map(|_| self.now);
         }

@@ -123,6 +123,12 @@ impl File {
 
     /// What a power failure leaves.
     fn lose(&mut self, random: &mut StdRng) {
+        self.forget(random);
+        self.now = self.durable.clone();
+    }
+
+    /// What was written is not unsynced any more, whether it has reached the disk or not.
+    fn forget(&mut self, random: &mut StdRng) {
         let keep_all = random.random_bool(0.2);
         let share = random.random_range(0.0..1.0);
         for change in self.unsynced.drain(..) {
@@ -145,7 +151,6 @@ impl File {
                 }
             }
         }
-        self.now = self.durable.clone();
     }
 }
 
@@ -263,6 +268,11 @@ impl SimDisk {
         self.lock().fail_sync = true;
     }
 
+    /// Whether it is still to fail.
+    pub fn fails_next_sync(&self) -> bool {
+        self.lock().fail_sync
+    }
+
     /// Nothing that was going to fail will.
     pub fn clear_faults(&self) {
         let mut state = self.lock();
@@ -346,6 +356,9 @@ impl Disk for SimDisk {
         let mut guard = self.lock();
         let state = &mut *guard;
         if self.works(state) {
+            if std::mem::take(&mut state.fail_sync) {
+                return Err(io::Error::from_raw_os_error(libc::EIO));
+            }
             let pending = std::mem::take(&mut state.pending);
             for change in pending {
                 if change.path().parent() == Some(dir) {
@@ -365,8 +378,11 @@ impl Disk for SimDisk {
 
     fn stop(&self, why: &str) -> ! {
         let mut state = self.lock();
+        // What a process without a disk believes to have seen says nothing about it.
+        if !state.broken {
+            state.stopped = Some(why.to_owned());
+        }
         self.break_down(&mut state);
-        state.stopped.get_or_insert_with(|| why.to_owned());
         drop(state);
         std::panic::panic_any(Stopped)
     }
@@ -435,6 +451,8 @@ impl DiskFile for Handle {
                 return Ok(());
             }
             if std::mem::take(&mut state.fail_sync) {
+                // As Linux does: it is there for whoever reads it, and nobody will write it.
+                file.forget(&mut state.random);
                 return Err(io::Error::from_raw_os_error(libc::EIO));
             }
             file.sync();

@@ -72,8 +72,8 @@ pub struct Watched {
     pub created: (i64, Moment),
     /// What came.
     pub messages: Vec<Message>,
-    /// The compacted revision, if that was the end.
-    pub compacted: Option<i64>,
+    /// The compacted revision that was given as the reason, if the server ended it, and the moment.
+    pub compacted: Option<(i64, Moment)>,
     /// Of whom.
     pub member: usize,
 }
@@ -105,6 +105,8 @@ pub struct History {
     pub leases: BTreeMap<i64, Lease>,
     /// Events by revision, as the first watch told them, and when.
     pub archive: BTreeMap<i64, (Moment, Vec<Event>)>,
+    /// The last revision that each member told to whoever watches everything.
+    pub told: BTreeMap<usize, i64>,
     /// What was asked to be compacted, and when.
     pub compactions: Vec<(Moment, i64)>,
     /// What cannot be.
@@ -170,6 +172,11 @@ impl History {
         }
         lines.sort_by_key(|(at, _)| *at);
         lines.into_iter().map(|(at, what)| format!("{:?} {what}", at.time)).collect()
+    }
+
+    /// Whether somebody had asked for this compaction by then.
+    pub fn was_compacted(&self, revision: i64, at: Moment) -> bool {
+        self.compactions.iter().any(|(asked, r)| *asked < at && *r == revision)
     }
 
     /// What may have been compacted by then.

@@ -17,6 +17,7 @@ mod model;
 mod net;
 mod operator;
 mod panics;
+mod replay;
 mod run;
 
 use std::collections::BTreeMap;

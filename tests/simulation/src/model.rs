@@ -44,7 +44,9 @@ pub enum Response {
 pub type Keys = BTreeMap<Bytes, KeyValue>;
 
 /// A request under way.
-pub struct Step {
+pub struct Step<'a> {
+    /// The keys at earlier revisions.
+    past: &'a [Keys],
     /// The keys before and, then, after it.
     pub keys: Keys,
     /// The revision that its writes get.
@@ -53,16 +55,21 @@ pub struct Step {
     pub events: Vec<Event>,
 }
 
-impl Step {
+impl<'a> Step<'a> {
     /// On these keys, for this revision.
-    pub fn new(keys: Keys, revision: i64) -> Self {
-        Self { keys, revision, events: Vec::new() }
+    pub fn new(past: &'a [Keys], keys: Keys, revision: i64) -> Self {
+        Self { past, keys, revision, events: Vec::new() }
+    }
+
+    fn range(&self, r: &RangeRequest) -> RangeResponse {
+        let old = usize::try_from(r.revision).ok().filter(|revision| *revision > 0);
+        range(old.and_then(|revision| self.past.get(revision)).unwrap_or(&self.keys), r)
     }
 
     /// Carries out a request.
     pub fn run(&mut self, request: &Request) -> Response {
         match request {
-            Request::Range(r) => Response::Range(range(&self.keys, r)),
+            Request::Range(r) => Response::Range(self.range(r)),
             Request::Put(r) => Response::Put(self.put(r)),
             Request::Delete(r) => Response::Delete(self.delete(r)),
             Request::Txn(r) => Response::Txn(self.txn(r)),
@@ -104,7 +111,7 @@ impl Step {
         let branch = if succeeded { &r.success } else { &r.failure };
         let responses = branch.iter().map(|op| ResponseOp {
             response: op.request.as_ref().map(|op| match op {
-                Op::RequestRange(r) => Answer::ResponseRange(range(&self.keys, r)),
+                Op::RequestRange(r) => Answer::ResponseRange(self.range(r)),
                 Op::RequestPut(r) => Answer::ResponsePut(self.put(r)),
                 Op::RequestDeleteRange(r) => Answer::ResponseDeleteRange(self.delete(r)),
                 Op::RequestTxn(r) => Answer::ResponseTxn(self.txn(r)),

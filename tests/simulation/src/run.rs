@@ -184,9 +184,12 @@ impl Run {
             self.step()?;
         }
         let revision = self.clients.wait(end).map_err(|e| e.to_string())??;
-        let archived = self.world.history.lock().archived();
-        if archived < revision {
-            return Err(format!("watches have told up to {archived}, but it is {revision}"));
+        for host in self.world.hosts() {
+            let told = self.world.history.lock().told.get(&host).copied().unwrap_or_default();
+            if told < revision {
+                let about = format!("revision {told}, but it is {revision}");
+                return Err(format!("a watch at member {host} has told up to {about}"));
+            }
         }
         self.agree()
     }
@@ -249,6 +252,7 @@ fn fingerprint(history: &crate::history::History, delivered: u64) -> u64 {
     for (revision, story) in &history.archive {
         hash.write(format!("{revision}{story:?}").as_bytes());
     }
+    hash.write(format!("{:?}{:?}", history.watches, history.leases).as_bytes());
     hash.finish()
 }
 
@@ -277,6 +281,7 @@ fn start_clients(
         clients.spawn(clients::holder(world.clone(), seed(), number));
     }
     clients.spawn(clients::compactor(world.clone(), seed()));
+    clients.spawn(clients::administrator(world.clone(), seed()));
     // A single member stays alone.
     if hosts.len() > 1 {
         let next = hosts.len() + 1;
@@ -312,16 +317,17 @@ async fn settle(world: &World) -> Result<i64, String> {
     if let Some(alarm) = alarms.get_ref().alarms.first() {
         return Err(format!("an alarm: {alarm:?}"));
     }
-    let put = PutRequest { key: "k0".into(), value: "the end".into(), ..Default::default() };
-    let call = clients::call(world, &client, hosts[0], crate::model::Request::Put(put));
-    call.await.ok_or("the last put has failed")?;
+    // After the first of them nothing breaks any more: each watch has to tell the second.
+    for value in ["nearly the end", "the end"] {
+        let put = PutRequest { key: "k0".into(), value: value.into(), ..Default::default() };
+        let call = clients::call(world, &client, hosts[0], crate::model::Request::Put(put));
+        call.await.ok_or("the last put has failed")?;
+        sleep(Duration::from_secs(10)).await;
+    }
     let mut list = client.cluster();
     let list = list.member_list(MemberListRequest { linearizable: true });
     let list = list.await.map_err(failed)?.into_inner();
-    let revision = list.header.map_or(0, |header| header.revision);
-    // What the watches have not told by then they never will.
-    sleep(Duration::from_secs(10)).await;
-    Ok(revision)
+    Ok(list.header.map_or(0, |header| header.revision))
 }
 
 async fn serves(world: &World, host: HostId, attempt: u64) -> Result<(), String> {

@@ -25,7 +25,7 @@ const PIECE: usize = 64 << 10;
 
 /// Sends a view through `send(piece, bytes that remain)`, which says whether to go on.
 pub fn write(mut view: View, mut send: impl FnMut(Bytes, u64) -> bool) -> io::Result<()> {
-    let keys = Keys::of(&mut view);
+    let keys = Keys::of(&mut view)?;
     let small = small_buckets(&view.head);
     let mut buckets: Vec<&dyn Bucket> = small.iter().map(|b| b as &dyn Bucket).collect();
     buckets.push(&keys);
@@ -52,11 +52,11 @@ struct Keys {
 }
 
 impl Keys {
-    fn of(view: &mut View) -> Self {
+    fn of(view: &mut View) -> io::Result<Self> {
         let compacted = view.head.compacted;
         let mut versions = Vec::new();
         loop {
-            let keys = view.next(KEYS_PER_BLOCK);
+            let keys = view.next(KEYS_PER_BLOCK)?;
             if keys.is_empty() {
                 break;
             }
@@ -67,7 +67,7 @@ impl Keys {
             }
         }
         versions.sort_unstable_by_key(|(_, v)| (v.main, v.sub));
-        Self { versions, files: view.files() }
+        Ok(Self { versions, files: view.files() })
     }
 }
 

@@ -81,7 +81,7 @@ fn take_over(config: &Config, path: &Path, machine: &Arc<Machine>) -> anyhow::Re
     };
     let mut receiving = machine.receive(&head);
     for (key, versions) in histories.keys {
-        receiving.load(&key, versions);
+        receiving.load(&key, versions)?;
     }
     machine.install(receiving.done())?;
     // The state stands for the first entry of the log: who joins later gets it as a snapshot.

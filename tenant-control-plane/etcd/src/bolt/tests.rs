@@ -1,7 +1,11 @@
 use std::io::Write;
 
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
 use super::read::Reader;
 use super::write::{Bucket, Small, write};
+use crate::machine::mangled::{mangle, rounds};
 
 type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -71,4 +75,25 @@ fn damage_is_an_error_and_never_a_panic_or_a_circle() {
     one_meta[20] ^= 1;
     std::fs::write(damaged.path(), &one_meta).unwrap();
     assert_eq!(read(damaged.path(), "b").unwrap().len(), 400, "the other meta is enough");
+}
+
+#[test]
+fn a_mangled_file_is_refused_or_read_without_a_panic() {
+    let file = file(&[
+        Small { name: "a", pairs: pairs(3_000, 40) },
+        Small { name: "b", pairs: pairs(9, 9_000) },
+    ]);
+    let whole = std::fs::read(file.path()).unwrap();
+    let damaged = tempfile::NamedTempFile::new().unwrap();
+    let mut refused = 0;
+    for seed in 0..rounds() {
+        let random = &mut StdRng::seed_from_u64(seed);
+        let mut bytes = whole.clone();
+        for _ in 0..random.random_range(1..5) {
+            mangle(&mut bytes, random);
+        }
+        std::fs::write(damaged.path(), &bytes).unwrap();
+        refused += u64::from(["a", "b"].iter().any(|name| read(damaged.path(), name).is_err()));
+    }
+    assert!(refused > rounds() / 10, "{refused}");
 }

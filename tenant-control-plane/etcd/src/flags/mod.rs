@@ -120,6 +120,9 @@ pub struct Flags {
     /// Bytes of one request, at most.
     #[arg(long, default_value_t = 1_572_864)]
     pub max_request_bytes: usize,
+    /// Serve the API as JSON over HTTP too (`POST /v3/kv/range` and so on).
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true")]
+    pub enable_grpc_gateway: bool,
     /// Streams on one client connection, at most.
     #[arg(long, default_value_t = u32::MAX)]
     pub max_concurrent_streams: u32,
@@ -127,8 +130,10 @@ pub struct Flags {
     #[arg(long, alias = "experimental-watch-progress-notify-interval", default_value = "10m")]
     pub watch_progress_notify_interval: String,
 
-    /// How users are recognized after they signed in: `simple` (tokens that members keep in
-    /// memory).
+    /// How users are recognized after they signed in: `simple` (tokens that members keep in memory),
+    /// or `jwt,sign-method=RS256,pub-key=FILE,priv-key=FILE,ttl=5m` (signed tokens: RS, PS, HS with
+    /// 256, 384 or 512, ES256, ES384, EdDSA; `pub-key` may be left out; of HS `priv-key` is the
+    /// secret; without `priv-key` a member checks tokens and makes none).
     #[arg(long, default_value = "simple")]
     pub auth_token: String,
     /// Seconds that a token is valid after its last use.

@@ -36,7 +36,6 @@ const fn other(
 }
 
 const NO_BBOLT: &str = "values are stored in the log";
-const NO_GATEWAY: &str = "there is no JSON gateway";
 const NO_DISCOVERY: &str = "members are named by --initial-cluster";
 const NO_TRACES: &str = "no traces are exported";
 const OWN_KEEPALIVE: &str = "idle connections are looked after every 60 s";
@@ -58,7 +57,6 @@ pub const OTHERS: &[Other] = &[
     other("grpc-keepalive-timeout", Ignored, "20s", OWN_KEEPALIVE),
     other("socket-reuse-port", Refused, "false", "a port belongs to one process"),
     other("socket-reuse-address", Ignored, "false", "addresses are always reused"),
-    other("enable-grpc-gateway", Ignored, "true", NO_GATEWAY),
     other("raft-read-timeout", Ignored, "5s", "the election timeout decides"),
     other("raft-write-timeout", Ignored, "5s", "the election timeout decides"),
     other("feature-gates", Refused, "", "there are no gates"),
@@ -102,8 +100,8 @@ pub const OTHERS: &[Other] = &[
     other("cipher-suites", Refused, "", SUITES),
     other("tls-min-version", Refused, "TLS1.2", SUITES),
     other("tls-max-version", Refused, "", SUITES),
-    other("cors", Ignored, "*", NO_GATEWAY),
-    other("host-whitelist", Ignored, "*", NO_GATEWAY),
+    other("cors", Ignored, "*", "no headers for other origins are sent: browsers refuse them"),
+    other("host-whitelist", Refused, "*", "requests for any host are answered"),
     other("enable-pprof", Ignored, "false", "there is no profile of Go's"),
     other("metrics", Ignored, "basic", "there is one set of metrics"),
     other("enable-log-rotation", Refused, "false", "logs go to standard error"),

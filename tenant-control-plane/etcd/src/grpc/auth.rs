@@ -197,6 +197,13 @@ impl Auth for AuthService {
         self.node.linearize().await?;
         loop {
             let checked = self.check_password(&r).await?;
+            if let Some(jwt) = &self.node.config.jwt {
+                let token = jwt.sign(r.name, checked);
+                return Ok(Response::new(AuthenticateResponse {
+                    header: self.node.header_now(),
+                    token: token.map_err(|e| Status::unknown(e.to_string()))?,
+                }));
+            }
             let token_prefix = token::prefix();
             let login = pb::Login { user: r.name.clone(), token_prefix: token_prefix.clone() };
             match self.node.propose(Op::Login(login)).await? {

@@ -47,6 +47,13 @@ impl Credentials {
         }
         // First: what changes after it makes the request fail rather than pass.
         let revision = node.machine.read().access.revision;
+        if let (Some(token), Some(jwt)) = (&self.token, &node.config.jwt) {
+            let (user, made_at) = jwt.verify(token).ok_or(EtcdError::InvalidAuthToken)?;
+            return match made_at < revision {
+                true => Err(EtcdError::AuthOldRevision.into()),
+                false => Ok(Some(pb::Caller { user, revision: made_at, internal: false })),
+            };
+        }
         if let Some(token) = &self.token {
             let user = user_of(node, token).await.ok_or(EtcdError::InvalidAuthToken)?;
             return Ok(Some(pb::Caller { user, revision, internal: false }));

@@ -1,5 +1,6 @@
 //! Status, snapshots, hashes, alarms.
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -43,9 +44,9 @@ impl MaintenanceService {
             let revision = if revision > 0 { revision } else { view.head.revision };
             let mut h = crc32fast::Hasher::new();
             loop {
-                let keys = view.next(KEYS_PER_LOCK);
+                let keys = view.next(KEYS_PER_LOCK)?;
                 if keys.is_empty() {
-                    return (h.finalize(), compacted, revision);
+                    return Ok((h.finalize(), compacted, revision));
                 }
                 for (key, versions) in keys {
                     // Not what a sweep may or may not have dropped yet.
@@ -66,7 +67,8 @@ impl MaintenanceService {
                 }
             }
         });
-        hashed.await.map_err(|e| Status::internal(e.to_string()))
+        let hashed: io::Result<_> = hashed.await.map_err(|e| Status::internal(e.to_string()))?;
+        hashed.map_err(|e| Status::unavailable(format!("etcdserver: {e}")))
     }
 }
 

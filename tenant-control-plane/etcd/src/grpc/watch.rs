@@ -23,9 +23,8 @@ use tonic::{Request, Response, Status, Streaming};
 use super::Answer;
 use super::caller::Credentials;
 use crate::access::grants::Access;
-use crate::machine::read::Past;
+use crate::machine::read::{Past, damaged};
 use crate::metrics::Counted;
-use crate::mvcc::Values;
 use crate::mvcc::history::Version;
 use crate::mvcc::index::KeyRange;
 use crate::mvcc::range::key_value;
@@ -107,11 +106,17 @@ impl Stream {
         let mut corrupt = self.node.corrupt.subscribe();
         let interval = self.node.config.progress_interval;
         let mut clock = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
+        let mut asks = true;
         loop {
             let going_on = tokio::select! {
-                request = requests.message() => match request {
+                request = requests.message(), if asks => match request {
                     Ok(Some(r)) => self.on_request(r).await,
-                    Ok(None) | Err(_) => break,
+                    // It has no more to ask, and still listens.
+                    Ok(None) => {
+                        asks = false;
+                        Ok(())
+                    }
+                    Err(_) => break,
                 },
                 n = self.queue.rx.recv_many(&mut items, ITEMS) => {
                     if n == 0 {
@@ -265,7 +270,15 @@ impl Stream {
                     let Some(watch_id) = self.by_hub.get(&watcher).copied() else {
                         continue;
                     };
-                    let events = self.present(watch_id, &revision, &matched);
+                    let events = match self.present(watch_id, &revision, &matched) {
+                        Ok(Some(events)) => events,
+                        Ok(None) => {
+                            self.send_pending(&mut pending).await?;
+                            self.cancel_compacted(watch_id).await?;
+                            continue;
+                        }
+                        Err(e) => return self.fail(&e).await,
+                    };
                     if events.is_empty() {
                         continue;
                     }
@@ -293,7 +306,11 @@ impl Stream {
 
     async fn send_progress(&mut self, revision: i64, periodic: bool) -> Result<(), Gone> {
         if !periodic {
-            return self.send(self.response(NO_WATCH, revision)).await;
+            // As in etcd, nothing is said about revisions before those that a watch waits for.
+            return match self.watchers.values().all(|watcher| watcher.from <= revision) {
+                true => self.send(self.response(NO_WATCH, revision)).await,
+                false => Ok(()),
+            };
         }
         let mut due = Vec::new();
         for (id, watcher) in &mut self.watchers {
@@ -329,24 +346,28 @@ impl Stream {
         Ok(())
     }
 
-    /// Events of a revision that was just applied.
-    fn present(&self, watch_id: i64, revision: &store::Revision, matched: &[u32]) -> Vec<Event> {
+    /// Events of a revision that was just applied; none if a compaction has removed one of them.
+    fn present(
+        &self,
+        watch_id: i64,
+        revision: &store::Revision,
+        matched: &[u32],
+    ) -> io::Result<Option<Vec<Event>>> {
         let Some(watcher) = self.watchers.get(&watch_id) else {
-            return Vec::new();
+            return Ok(Some(Vec::new()));
         };
         matched
             .iter()
             .map(|i| &revision.events[*i as usize])
             .filter(|e| wants(watcher, &e.version))
-            .filter_map(|e| {
+            .map(|e| {
                 let before = e.before.as_ref();
                 self.event(watcher, &e.key, &e.version, e.value.as_ref(), before)
-                    .inspect_err(|e| tracing::warn!(error = %e, "a watched value cannot be read"))
-                    .ok()
             })
             .collect()
     }
 
+    /// An event; none if a compaction has removed its value.
     fn event(
         &self,
         watcher: &Watcher,
@@ -354,23 +375,39 @@ impl Stream {
         version: &Version,
         in_memory: Option<&bytes::Bytes>,
         before: Option<&Version>,
-    ) -> io::Result<Event> {
-        let files = self.node.machine.log.files().as_ref();
-        let kv = if version.is_tombstone() {
-            KeyValue { key: key.to_vec().into(), mod_revision: version.main, ..Default::default() }
-        } else {
-            let mut kv = key_value(key, version, None)?;
-            kv.value = match in_memory {
-                Some(value) => value.clone(),
-                None => files.load(version.value)?,
-            };
-            kv
+    ) -> io::Result<Option<Event>> {
+        let kv = match in_memory {
+            _ if version.is_tombstone() => {
+                let key = key.to_vec().into();
+                Some(KeyValue { key, mod_revision: version.main, ..Default::default() })
+            }
+            Some(value) => {
+                Some(KeyValue { value: value.clone(), ..key_value(key, version, None)? })
+            }
+            None => self.load(key, version)?,
         };
+        let Some(kv) = kv else { return Ok(None) };
         // What a compaction has removed meanwhile is left out, as in etcd.
-        let prev_kv =
-            before.filter(|_| watcher.prev_kv).and_then(|v| key_value(key, v, Some(files)).ok());
+        let prev_kv = match before.filter(|_| watcher.prev_kv) {
+            Some(before) => self.load(key, before)?,
+            None => None,
+        };
         let kind = if version.is_tombstone() { EventType::Delete } else { EventType::Put };
-        Ok(Event { r#type: kind.into(), kv: Some(kv), prev_kv })
+        Ok(Some(Event { r#type: kind.into(), kv: Some(kv), prev_kv }))
+    }
+
+    /// A version with its value; none if a compaction has removed it.
+    fn load(&self, key: &[u8], version: &Version) -> io::Result<Option<KeyValue>> {
+        let machine = &self.node.machine;
+        let files = machine.log.files().as_ref();
+        match key_value(key, version, Some(files)) {
+            // Its segment is gone: the value is elsewhere, or nowhere.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let now = machine.read().store.find(key, version);
+                now.map(|version| key_value(key, &version, Some(files))).transpose()
+            }
+            read => read.map(Some),
+        }
     }
 
     /// Sends what happened in revisions `from..=to`.
@@ -380,38 +417,47 @@ impl Stream {
         };
         let past = match self.node.machine.history(&watcher.range, from, to).await {
             Ok(past) => past,
-            Err(compacted) => return self.cancel_compacted(watch_id, compacted).await,
+            Err(_) => return self.cancel_compacted(watch_id).await,
         };
         let mut events = Vec::new();
         let mut bytes = 0;
         let mut revision = from;
         for Past { key, version, before } in past {
-            if !wants(&self.watchers[&watch_id], &version) {
+            let watcher = &self.watchers[&watch_id];
+            if !wants(watcher, &version) {
                 continue;
             }
+            let event = self.event(watcher, &key, &version, None, before.as_ref());
             if bytes > RESPONSE_BYTES && version.main > revision {
                 self.send_events(watch_id, std::mem::take(&mut events)).await?;
                 bytes = 0;
             }
             revision = version.main;
-            let watcher = &self.watchers[&watch_id];
-            match self.event(watcher, &key, &version, None, before.as_ref()) {
-                Ok(event) => {
+            match event {
+                Ok(Some(event)) => {
                     bytes += event.encoded_len();
                     events.push(event);
                 }
-                Err(e) => {
-                    // Removed by a compaction that overtook us.
-                    tracing::warn!(error = %e, "a watched value cannot be read");
-                    let compacted = self.node.machine.read().store.compacted;
-                    return self.cancel_compacted(watch_id, compacted).await;
-                }
+                Ok(None) => return self.cancel_compacted(watch_id).await,
+                Err(e) => return self.fail(&e).await,
             }
         }
         self.send_events(watch_id, events).await
     }
 
-    async fn cancel_compacted(&mut self, watch_id: i64, compacted: i64) -> Result<(), Gone> {
+    /// Ends the stream, rather than leave an event out.
+    async fn fail(&self, error: &io::Error) -> Result<(), Gone> {
+        let status = match error.kind() {
+            // It was moved twice meanwhile: a client that comes back gets it.
+            io::ErrorKind::NotFound => Status::unavailable("etcdserver: a value was being moved"),
+            _ => damaged(error),
+        };
+        let _ = self.out.send(Err(status)).await;
+        Err(Gone)
+    }
+
+    async fn cancel_compacted(&mut self, watch_id: i64) -> Result<(), Gone> {
+        let compacted = self.node.machine.read().store.compacted;
         if let Some(watcher) = self.forget(watch_id) {
             self.node.machine.hub.cancel(watcher.hub);
         }

@@ -34,11 +34,26 @@ impl Machine {
         self.pins.load(Ordering::Acquire) == 0 && state.store.sweep(KEYS_PER_LOCK)
     }
 
-    /// Deletes the segments that neither the checkpoint just written nor the log needs.
+    /// Deletes the segments that neither the checkpoint just written, nor the log, nor anybody who
+    /// reads or writes values at the moment needs.
     pub fn free_segments(&self, checkpoint: &View) -> io::Result<u64> {
+        // In this order: who holds the log from now on writes behind the checkpoint's first
+        // segment, and who opens a view after the look at the state sees only what is in it.
+        if self.log.is_held() {
+            return Ok(0);
+        }
+        let now: HashSet<u32> = {
+            let state = self.read();
+            if !checkpoint.is_current() {
+                return Ok(0);
+            }
+            state.store.live.keys().copied().collect()
+        };
+        if self.pins.load(Ordering::Acquire) > 1 {
+            return Ok(0);
+        }
         // The checkpoint's first segment, not the log's: a recovery begins there.
         let from = checkpoint.head.log_segment;
-        let now: HashSet<u32> = self.read().store.live.keys().copied().collect();
         self.log.remove_segments(from, |id| {
             !checkpoint.live_segments.contains(&id) && !now.contains(&id)
         })
@@ -108,6 +123,7 @@ impl Machine {
             return Ok(0);
         }
         let files = self.log.files();
+        let _hold = self.log.hold();
         let values = moves.iter().map(|(_, at)| files.load(*at)).collect::<io::Result<Vec<_>>>()?;
         let places = self.log.put_values(&values);
         let mut state = self.write();

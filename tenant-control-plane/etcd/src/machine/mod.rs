@@ -13,9 +13,11 @@ pub mod view;
 pub mod waiters;
 
 #[cfg(test)]
+pub(crate) mod mangled;
+#[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use etcd_api::pb::etcdserverpb::AlarmType;
@@ -48,6 +50,8 @@ pub struct Machine {
     replayed: u64,
     /// Held while a checkpoint is written: there is one file.
     checkpointing: Mutex<()>,
+    /// How often the state was replaced by another member's snapshot.
+    installed: AtomicU64,
     /// The digests after the last entries.
     pub digests: Digests,
     /// Views that are open: while there are any, nothing is swept and no segment is deleted.
@@ -56,7 +60,7 @@ pub struct Machine {
     pub sweep_bell: Notify,
     applied: watch::Sender<u64>,
     /// Index that the durable checkpoint covers, plus one.
-    checkpointed: std::sync::atomic::AtomicU64,
+    checkpointed: AtomicU64,
 }
 
 impl Machine {

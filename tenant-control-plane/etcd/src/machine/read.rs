@@ -14,6 +14,8 @@ use crate::mvcc::range::Selection;
 
 /// Keys that are visited under one lock: some ten microseconds.
 const KEYS_PER_LOCK: usize = 256;
+/// How often a range begins again because of what goes on meanwhile.
+const ATTEMPTS: usize = 10;
 
 /// One past event of a watch.
 #[derive(Debug, Clone)]
@@ -36,13 +38,15 @@ impl Machine {
     /// Answers a range request from what is applied here.
     pub async fn range(&self, r: &RangeRequest) -> Result<RangeResponse, Status> {
         let keys = KeyRange::new(&r.key, &r.range_end);
-        let mut retried = false;
+        let mut attempts = 0;
         loop {
             match self.try_range(r, &keys).await? {
                 Ok(response) => return Ok(response),
                 // The segment went away between finding the version and reading its value: it was
                 // moved, or a compaction overtook us.
-                Err(e) if e.kind() == io::ErrorKind::NotFound && !retried => retried = true,
+                Err(e) if e.kind() == io::ErrorKind::NotFound && attempts < ATTEMPTS => {
+                    attempts += 1;
+                }
                 Err(e) => return Err(damaged(&e)),
             }
         }
@@ -64,7 +68,11 @@ impl Machine {
             let more = {
                 let state = self.read();
                 if state.store.compacted > at {
-                    return Err(EtcdError::Compacted.into());
+                    return match r.revision {
+                        // Nobody asked for the past: it was the present when we began.
+                        0 => Ok(Err(io::ErrorKind::NotFound.into())),
+                        _ => Err(EtcdError::Compacted.into()),
+                    };
                 }
                 selection.feed(&state.store.index, r, keys, at, KEYS_PER_LOCK)
             };

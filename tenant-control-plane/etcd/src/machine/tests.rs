@@ -12,45 +12,56 @@ use super::Machine;
 use super::view::View;
 use crate::pb;
 use crate::pb::proposal::Op;
-use crate::storage::disk::Host;
+use crate::storage::disk::{Disk, Host};
 use crate::storage::log::EntryType;
 
 /// A machine that is fed like raft would, with every entry committed at once.
-struct Fed {
-    machine: Arc<Machine>,
+pub(super) struct Fed {
+    pub machine: Arc<Machine>,
     next: u64,
 }
 
 impl Fed {
     fn open(dir: &Path) -> Self {
-        let machine = Machine::open(Arc::new(Host), dir).unwrap();
+        Self::try_open(Arc::new(Host), dir).unwrap()
+    }
+
+    pub fn try_open(disk: Arc<dyn Disk>, dir: &Path) -> anyhow::Result<Self> {
+        let machine = Machine::open(disk, dir)?;
         let mut fed = Self { machine, next: 0 };
         fed.next = fed.machine.applied_next();
         // What raft does at a start.
-        for entry in fed.machine.log.read(fed.next, u64::MAX, usize::MAX).unwrap() {
+        for entry in fed.machine.log.read(fed.next, u64::MAX, usize::MAX)? {
             fed.machine.apply(&entry, None);
             fed.next = entry.index + 1;
         }
-        fed
+        Ok(fed)
     }
 
     fn apply(&mut self, ops: Vec<Op>) {
         let proposal = |op| pb::Proposal { id: 1, op: Some(op), caller: None };
         let proposals = ops.into_iter().map(proposal);
         let batch = pb::Batch { proposals: proposals.collect() };
-        let data = Bytes::from(batch.encode_to_vec());
-        let entry = (self.next, 1, EntryType::Batch, data);
+        self.apply_raw(EntryType::Batch, batch.encode_to_vec().into());
+    }
+
+    pub fn apply_raw(&mut self, entry_type: EntryType, data: Bytes) {
+        let entry = (self.next, 1, entry_type, data);
         self.machine.log.append([entry], Box::new(|| {}));
         let entries = self.machine.log.read(self.next, self.next + 1, usize::MAX).unwrap();
         self.machine.apply(&entries[0], None);
         self.next += 1;
     }
 
-    fn put(&mut self, key: &str, value: &[u8]) {
+    pub fn put(&mut self, key: &str, value: &[u8]) {
         self.apply(vec![put(key, value)]);
     }
 
-    fn checkpoint(&self) -> View {
+    pub fn compact(&mut self, revision: i64) {
+        self.apply(vec![Op::Compact(CompactionRequest { revision, physical: false })]);
+    }
+
+    pub fn checkpoint(&self) -> View {
         let view = self.machine.checkpoint().unwrap();
         self.machine.free_segments(&view).unwrap();
         view
@@ -146,16 +157,16 @@ fn a_view_stands_still_while_keys_change_and_compaction_waits_for_it() {
         fed.put(&format!("k{i}"), b"old");
     }
     let mut view = View::open(&fed.machine);
-    let mut seen = view.next(3);
+    let mut seen = view.next(3).unwrap();
     for i in 0..10 {
         fed.put(&format!("k{i}"), b"new");
         fed.put(&format!("k{i}new"), b"new");
     }
     let revision = fed.machine.revision();
-    fed.apply(vec![Op::Compact(CompactionRequest { revision, physical: false })]);
+    fed.compact(revision);
     assert!(!fed.machine.sweep_some(), "nothing is swept under a view");
     loop {
-        let more = view.next(3);
+        let more = view.next(3).unwrap();
         if more.is_empty() {
             break;
         }
@@ -185,12 +196,12 @@ fn a_snapshot_makes_another_member_the_same() {
     let mut receiving = follower.machine.receive(&view.head);
     let mut sent = 0;
     loop {
-        let keys = view.next(16);
+        let keys = view.next(16).unwrap();
         if keys.is_empty() {
             break;
         }
         sent += keys.len() as u64;
-        receiving.add(view.with_values(keys).unwrap());
+        receiving.add(view.with_values(keys).unwrap()).unwrap();
     }
     assert!(follower.machine.receive(&view.head).finish(sent).is_err());
     let received = receiving.finish(sent).unwrap();
@@ -203,6 +214,29 @@ fn a_snapshot_makes_another_member_the_same() {
     assert_eq!(follower.state(), leader.state());
 }
 
+#[test]
+fn a_checkpoint_keeps_what_a_snapshot_has_brought_so_far_and_a_view_ends_with_its_state() {
+    let (ours, theirs) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let mut leader = Fed::open(ours.path());
+    // More than two segments.
+    for i in 0..40_u8 {
+        leader.put(&format!("k{i}"), &vec![i; 1 << 20]);
+    }
+    let mut follower = Fed::open(theirs.path());
+    follower.put("stale", b"x");
+    let mut view = View::open(&leader.machine);
+    let mut receiving = follower.machine.receive(&view.head);
+    let keys = view.next(100).unwrap();
+    receiving.add(view.with_values(keys).unwrap()).unwrap();
+    drop(follower.checkpoint());
+    follower.machine.log.purge((1, follower.next - 1));
+    drop(follower.checkpoint());
+    let mut old = View::open(&follower.machine);
+    follower.machine.install(receiving.finish(40).unwrap()).unwrap();
+    assert_eq!(follower.state(), leader.state());
+    assert!(old.next(1).is_err(), "its keys are not there any more");
+}
+
 #[tokio::test]
 async fn space_of_overwritten_values_comes_back() {
     let dir = TempDir::new().unwrap();
@@ -213,7 +247,7 @@ async fn space_of_overwritten_values_comes_back() {
         fed.put("overwritten", &value);
     }
     let revision = fed.machine.revision();
-    fed.apply(vec![Op::Compact(CompactionRequest { revision, physical: false })]);
+    fed.compact(revision);
     while fed.machine.sweep_some() {}
     let before = fed.machine.log.usage().0;
     assert!(before > 80 << 20);

@@ -26,6 +26,8 @@ pub struct View {
     pub head: pb::StateHead,
     /// Segments that held a needed value when the view was opened.
     pub live_segments: HashSet<u32>,
+    /// [`Machine::installed`] when it was opened.
+    installed: u64,
     after: Option<Key>,
     all: KeyRange,
     done: bool,
@@ -39,6 +41,7 @@ impl View {
         Self {
             head: state.head(machine.log.segment_from(0)),
             live_segments: state.store.live.keys().copied().collect(),
+            installed: machine.installed.load(Ordering::Acquire),
             machine: Arc::clone(machine),
             after: None,
             all: KeyRange::From(Vec::new()),
@@ -46,16 +49,28 @@ impl View {
         }
     }
 
+    /// Whether the state that is viewed was not replaced by another member's snapshot. Stays true
+    /// while the state is locked.
+    pub fn is_current(&self) -> bool {
+        self.machine.installed.load(Ordering::Acquire) == self.installed
+    }
+
     /// Where the values are.
     pub fn files(&self) -> Arc<Files> {
         Arc::clone(self.machine.log.files())
     }
 
-    /// The next keys in order, about `max` of them; empty at the end.
-    pub fn next(&mut self, max: usize) -> Histories {
+    /// The next keys in order, about `max` of them; empty at the end. Fails when the state that is
+    /// viewed was replaced by another member's snapshot.
+    pub fn next(&mut self, max: usize) -> io::Result<Histories> {
         let mut out = Histories::new();
         while out.is_empty() && !self.done {
             let state = self.machine.read();
+            if !self.is_current() {
+                return Err(io::Error::other(
+                    "the state was replaced by a snapshot of the leader meanwhile; try again",
+                ));
+            }
             let mut visited = 0;
             let mut last = None;
             for (key, history) in state.store.index.range(&self.all, self.after.as_deref()) {
@@ -73,7 +88,7 @@ impl View {
             self.after = last.cloned();
             self.done = visited < max;
         }
-        out
+        Ok(out)
     }
 
     /// As stored in a checkpoint: with references to the values.

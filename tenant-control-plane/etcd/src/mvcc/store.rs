@@ -137,6 +137,12 @@ impl Store {
         Ok(())
     }
 
+    /// A version as it is now: its value may have been moved. None if it was swept.
+    pub fn find(&self, key: &[u8], version: &Version) -> Option<Version> {
+        let versions = self.index.get(key)?.versions();
+        versions.iter().find(|v| (v.main, v.sub) == (version.main, version.sub)).copied()
+    }
+
     /// Puts back a key with its versions, when loading a checkpoint or a snapshot. Keys come in
     /// any order; call [`Self::finish_load`] after the last.
     pub fn load(&mut self, key: Key, history: History) {

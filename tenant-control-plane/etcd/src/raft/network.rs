@@ -291,8 +291,7 @@ async fn stream_view(
     let mut sent = 0;
     loop {
         let next = threads::block(move || {
-            let keys = view.next(KEYS_PER_BLOCK / 8);
-            let keys = view.with_values(keys);
+            let keys = view.next(KEYS_PER_BLOCK / 8).and_then(|keys| view.with_values(keys));
             (view, keys)
         });
         let keys = match next.await {

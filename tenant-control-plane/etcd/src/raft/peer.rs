@@ -66,11 +66,9 @@ impl Peer for PeerService {
         loop {
             match stream.message().await?.and_then(|c| c.part) {
                 Some(Part::Items(items)) => {
-                    receiving = threads::block(move || {
-                        receiving.add(items.keys);
-                        receiving
-                    })
-                    .await?;
+                    let added =
+                        threads::block(move || receiving.add(items.keys).map(|()| receiving));
+                    receiving = added.await?.map_err(|e| bad(&e.to_string()))?;
                 }
                 Some(Part::End(end)) => {
                     let received = receiving.finish(end.keys).map_err(|e| bad(&e.to_string()))?;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
@@ -27,12 +28,14 @@ pub struct Files {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     open: RwLock<HashMap<u32, Arc<dyn DiskFile>>>,
+    /// Whether a value was not what had been written.
+    rotten: AtomicBool,
 }
 
 impl Files {
     /// Opens the directory; it must exist.
     pub fn new(disk: Arc<dyn Disk>, dir: &Path) -> Self {
-        Self { disk, dir: dir.to_owned(), open: RwLock::new(HashMap::new()) }
+        Self { disk, dir: dir.to_owned(), open: RwLock::default(), rotten: AtomicBool::new(false) }
     }
 
     /// Where they are.
@@ -110,6 +113,11 @@ impl Files {
         self.disk.remove(&self.path(segment))
     }
 
+    /// Whether a value has failed its check since the start.
+    pub fn is_rotten(&self) -> bool {
+        self.rotten.load(Ordering::Acquire)
+    }
+
     /// Reads a value and checks it.
     pub fn read(&self, at: ValueRef) -> io::Result<Bytes> {
         if at.len == 0 {
@@ -118,6 +126,7 @@ impl Files {
         let mut buf = vec![0; at.len as usize];
         self.get(at.segment)?.read_at(&mut buf, u64::from(at.offset))?;
         if crc32fast::hash(&buf) != at.crc {
+            self.rotten.store(true, Ordering::Release);
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!("value in segment {} at {} fails its checksum", at.segment, at.offset),

@@ -28,11 +28,11 @@ pub struct Flusher {
     one: Arc<Mutex<()>>,
 }
 
-/// Syncs a file, one at a time: the kernel tells of an error once, and whoever hears of it stops the
-/// process before the next sync could seem to succeed.
-fn sync(disk: &dyn Disk, file: &dyn DiskFile, one: &Mutex<()>) {
+/// Does one sync at a time: the kernel tells of an error once, and whoever hears of it stops the process
+/// before the next sync could seem to succeed.
+fn alone(disk: &dyn Disk, one: &Mutex<()>, sync: impl FnOnce() -> io::Result<()>) {
     let _one = one.lock();
-    if let Err(e) = file.sync_data() {
+    if let Err(e) = sync() {
         stop(disk, &e);
     }
 }
@@ -69,9 +69,14 @@ impl Flusher {
 
     /// Syncs at once, up to `upto`.
     pub fn sync_now(&self, disk: &dyn Disk, file: &dyn DiskFile, upto: Position) {
-        sync(disk, file, &self.one);
+        alone(disk, &self.one, || file.sync_data());
         self.syncs.fetch_add(1, Ordering::Relaxed);
         self.note_durable(upto);
+    }
+
+    /// Syncs a file to which nothing will be added, with its length.
+    pub fn sync_closed(&self, disk: &dyn Disk, file: &dyn DiskFile) {
+        alone(disk, &self.one, || file.sync_all());
     }
 
     /// Notes a sync that somebody else did (closing a segment).
@@ -95,7 +100,7 @@ async fn run(
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        sync(disk.as_ref(), file.as_ref(), &one);
+        alone(disk.as_ref(), &one, || file.sync_data());
         syncs.fetch_add(1, Ordering::Relaxed);
         durable.fetch_max(upto.to_u64(), Ordering::AcqRel);
         for request in batch.drain(..) {

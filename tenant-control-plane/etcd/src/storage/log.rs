@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -115,6 +116,17 @@ pub struct Log {
     inner: Mutex<Inner>,
     files: Arc<Files>,
     flusher: Flusher,
+    holds: Arc<AtomicUsize>,
+}
+
+/// As long as there is one, no segment is deleted: values may be in the log that nothing refers to
+/// yet.
+pub struct Hold(Arc<AtomicUsize>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 fn proto_id(id: Option<LogId>) -> Option<pb::LogId> {
@@ -125,7 +137,7 @@ impl Log {
     /// Opens the log below `dir`, reading from segment `from` on (the checkpoint knows it).
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, from: u32) -> anyhow::Result<Self> {
         let files = Arc::new(Files::new(Arc::clone(&disk), dir));
-        let Recovered { slots, purged, vote, committed, next_segment, total_bytes } =
+        let Recovered { slots, purged, vote, committed, next_segment, total_bytes, .. } =
             recover::scan(&files, from)?;
         let last = slots
             .back()
@@ -145,6 +157,7 @@ impl Log {
         Ok(Self {
             flusher: Flusher::start(disk, start)?,
             files,
+            holds: Arc::default(),
             inner: Mutex::new(Inner {
                 slots,
                 purged,
@@ -299,7 +312,8 @@ impl Log {
     }
 
     /// Writes a value outside of any entry (from a snapshot, or moved out of a dying segment).
-    /// Not durable before [`Self::sync`].
+    /// Not durable before [`Self::sync`], and kept only under a [`Hold`] or once the state refers
+    /// to it.
     pub fn put_values(&self, values: &[Bytes]) -> Vec<ValueRef> {
         let mut inner = self.lock();
         let mut out = Vec::with_capacity(values.len());
@@ -330,6 +344,17 @@ impl Log {
             (Arc::clone(&inner.file), Position { segment: inner.active, offset: inner.end })
         };
         self.flusher.sync_now(self.files.disk().as_ref(), file.as_ref(), upto);
+    }
+
+    /// Keeps all segments, for whoever puts values and refers to them later.
+    pub fn hold(&self) -> Hold {
+        self.holds.fetch_add(1, Ordering::AcqRel);
+        Hold(Arc::clone(&self.holds))
+    }
+
+    /// Whether somebody keeps all segments.
+    pub fn is_held(&self) -> bool {
+        self.holds.load(Ordering::Acquire) > 0
     }
 
     /// The segment that is being written; it must not be deleted.
@@ -403,7 +428,7 @@ impl Log {
     /// Closes the active segment (synced and cut to its length) and opens the next.
     fn rotate(&self, inner: &mut Inner, at_least: usize) -> io::Result<()> {
         inner.file.set_len(u64::from(inner.end))?;
-        inner.file.sync_all()?;
+        self.flusher.sync_closed(self.files.disk().as_ref(), inner.file.as_ref());
         self.flusher.note_durable(Position { segment: inner.active, offset: inner.end });
         inner.total_bytes += u64::from(inner.end);
         let state = pb::LogState {

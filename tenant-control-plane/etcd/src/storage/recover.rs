@@ -50,6 +50,8 @@ pub(super) struct Recovered {
     pub committed: Option<LogId>,
     pub next_segment: u32,
     pub total_bytes: u64,
+    /// Up to where the log is known to have been synced.
+    durable: Position,
 }
 
 pub(super) fn segment_head(id: u32) -> Vec<u8> {
@@ -75,6 +77,7 @@ pub(super) fn scan(files: &Files, from: u32) -> Result<Recovered, RecoverError> 
         committed: None,
         next_segment: ids.last().map_or(1, |last| last + 1),
         total_bytes: 0,
+        durable: Position::default(),
     };
     let newest = ids.last().copied();
     let mut started = false;
@@ -92,14 +95,17 @@ pub(super) fn scan(files: &Files, from: u32) -> Result<Recovered, RecoverError> 
                 return Err(corrupt(id, valid, "a closed segment has an invalid record"));
             }
             check_torn(id, &bytes, valid)?;
-            let file = files.get(id).map_err(io(id))?;
-            file.set_len(valid as u64).map_err(io(id))?;
             out.total_bytes -= (bytes.len() - valid) as u64;
         }
         if valid < bytes.len() || Some(id) == newest {
-            // What a killed process has written may be in the page cache only. From here on it counts
-            // as durable. (The newest is whole if the kill came while it was being closed.)
-            files.get(id).and_then(|file| file.sync_all()).map_err(io(id))?;
+            // What a killed process has written may be in the page cache only, and after a failed sync
+            // the kernel may think that it is not: written again, it is. From here on it counts as
+            // durable. (The newest is whole if the kill came while it was being closed.)
+            let known = if out.durable.segment == id { out.durable.offset as usize } else { 0 };
+            let file = files.get(id).map_err(io(id))?;
+            file.set_len(valid as u64).map_err(io(id))?;
+            file.write_at(&bytes[known..valid], known as u64).map_err(io(id))?;
+            file.sync_all().map_err(io(id))?;
         }
     }
     Ok(out)
@@ -122,9 +128,10 @@ fn scan_segment(
     let mut offset = SEGMENT_HEAD;
     loop {
         let at = Position { segment: id, offset: offset as u32 };
-        let Parsed::Record { kind, payload, .. } = record::parse(&bytes[offset..], at) else {
+        let Parsed::Record { kind, durable, payload } = record::parse(&bytes[offset..], at) else {
             return Ok(offset);
         };
+        out.durable = out.durable.max(durable);
         match kind {
             Kind::Entry => add_entry(out, at, payload)?,
             Kind::State => {

@@ -162,3 +162,46 @@ async fn a_watch_sees_only_what_its_user_may_read() {
     allowed.wait().unwrap();
     assert_eq!(got, ["PUT", "app/w", "seen"]);
 }
+
+#[tokio::test]
+async fn a_signed_token_outlives_its_members_but_no_change_of_roles() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key.pem");
+    std::fs::write(&key, rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    let flag = format!("--auth-token=jwt,sign-method=ES256,priv-key={}", key.display());
+    let mut cluster = Cluster::start(3, &[&flag]);
+    for i in 0..3 {
+        cluster.ready(i).await;
+    }
+    guard(&Etcdctl(&cluster));
+    let request = AuthenticateRequest { name: "ada".into(), password: "pw".into() };
+    let mut auth = AuthClient::new(cluster.client(0).channel());
+    let token = auth.authenticate(request).await.unwrap().into_inner().token;
+    assert_eq!(token.split('.').count(), 3, "{token}");
+    let put = async |cluster: &Cluster, member: usize, key: &'static str, token: &str| {
+        let mut r = Request::new(PutRequest { key: key.into(), ..Default::default() });
+        r.metadata_mut().insert("token", token.parse().unwrap());
+        cluster.client(member).kv().put(r).await.map(|_| ())
+    };
+    put(&cluster, 1, "app/1", &token).await.unwrap();
+    let refused = put(&cluster, 2, "hidden", &token).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let forged = put(&cluster, 2, "app/2", &format!("{token}A")).await.unwrap_err();
+    assert_eq!(forged.code(), Code::Unauthenticated);
+
+    for i in 0..3 {
+        cluster.kill(i);
+    }
+    for i in 0..3 {
+        cluster.start_member(i);
+    }
+    eventually("the token is good after a restart", async || {
+        put(&cluster, 1, "app/3", &token).await.ok()
+    })
+    .await;
+    let ctl = Etcdctl(&cluster);
+    ctl.run(&["role", "grant-permission", "app", "read", "more", ROOT]);
+    let old = put(&cluster, 0, "app/4", &token).await.unwrap_err();
+    assert_eq!(old.message(), "etcdserver: revision of auth store is old");
+    assert_eq!(ctl.run(&["put", "app/5", "1", ADA]), "OK\n");
+}

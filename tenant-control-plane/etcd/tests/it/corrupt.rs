@@ -1,5 +1,6 @@
 //! A member whose state is not what its log says.
 
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use etcd::storage::checkpoint;
@@ -69,4 +70,64 @@ async fn a_member_that_differs_raises_corrupt_and_serves_no_more() {
     let alarms = alarms.into_inner().alarms;
     assert_eq!(alarms.len(), 1);
     assert_eq!(alarms[0].alarm, AlarmType::Corrupt as i32);
+}
+
+/// Changes a byte of a value, wherever a stopped or running member has stored it. Returns how often.
+fn rot(cluster: &Cluster, member: usize, value: &str) -> usize {
+    let mut found = 0;
+    for entry in std::fs::read_dir(cluster.data_dir(member).join("member")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "seg") {
+            continue;
+        }
+        let mut bytes = std::fs::read(&path).unwrap();
+        let places: Vec<usize> =
+            (0..bytes.len()).filter(|at| bytes[*at..].starts_with(value.as_bytes())).collect();
+        for at in &places {
+            bytes[at + value.len() / 2] ^= 4;
+            let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+            file.write_all_at(&bytes[*at..at + value.len()], *at as u64).unwrap();
+        }
+        found += places.len();
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_member_whose_disk_rots_says_so_and_leaves_it_to_the_others() {
+    let cluster = Cluster::start(3, &[]);
+    let client = cluster.ready(0).await;
+    let leader = cluster.leader().await;
+    put(&client, "k", "a value that will rot").await.unwrap();
+    put(&client, "other", "sound").await.unwrap();
+    let damaged = cluster.ready(leader).await;
+    assert_eq!(rot(&cluster, leader, "a value that will rot"), 1);
+    let asked = RangeRequest { key: "k".into(), serializable: true, ..Default::default() };
+    let e = damaged.kv().range(asked.clone()).await.unwrap_err();
+    assert_eq!(e.code(), tonic::Code::DataLoss, "{e}");
+    eventually("it refuses", async || {
+        let answer = damaged.kv().range(asked.clone()).await;
+        answer.err().filter(|e| EtcdError::of(e) == Some(EtcdError::Corrupt))
+    })
+    .await;
+    let healthy = cluster.client((leader + 1) % 3);
+    eventually("another one leads", async || (cluster.leader().await != leader).then_some(()))
+        .await;
+    put(&healthy, "other", "still").await.unwrap();
+    assert_eq!(&get(&healthy, "k").await.unwrap().value[..], b"a value that will rot");
+}
+
+#[tokio::test]
+async fn a_single_member_serves_what_has_not_rotted() {
+    let cluster = Cluster::start(1, &[]);
+    let client = cluster.ready(0).await;
+    put(&client, "k", "a value that will rot").await.unwrap();
+    put(&client, "other", "sound").await.unwrap();
+    assert_eq!(rot(&cluster, 0, "a value that will rot"), 1);
+    let asked = RangeRequest { key: "k".into(), ..Default::default() };
+    let e = client.kv().range(asked).await.unwrap_err();
+    assert_eq!(e.code(), tonic::Code::DataLoss, "{e}");
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    assert_eq!(&get(&client, "other").await.unwrap().value[..], b"sound");
+    put(&client, "other", "still").await.unwrap();
 }

@@ -11,6 +11,7 @@ mod cluster;
 mod corrupt;
 mod crash;
 mod etcdctl;
+mod gateway;
 mod load;
 mod pki;
 mod server;
