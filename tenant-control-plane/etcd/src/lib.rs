@@ -56,7 +56,7 @@
 //! 2. *Acknowledged is synced on a quorum.* The leader counts itself only when its own sync is
 //!    done. Appends of one moment share one `fdatasync` ([`storage::flush`]).
 //! 3. *A failed write or sync is final*: the process aborts, because the kernel may have dropped
-//!    what it could not write.
+//!    what it could not write. The next start writes the unproven end of the log once more.
 //! 4. *Torn is not rotten.* A segment is synced and cut before the next is created, and a restart
 //!    never appends to an old one. Only the newest may end in an invalid record, and only if no
 //!    later record says that this place had been synced; anything else refuses to start.

@@ -240,8 +240,8 @@ impl SigningKey {
     /// # Errors
     /// When it is not known, or not one for this kind of key.
     pub fn with_algorithm(mut self, name: &str) -> anyhow::Result<Self> {
-        let is_known = ALGORITHMS.iter().any(|known| known.name == name);
-        ensure!(is_known, "signing with {name:?} is not implemented");
+        let names = ALGORITHMS.map(|known| known.name);
+        ensure!(names.contains(&name), "{name:?} is none of {}", names.join(", "));
         let found = self.public.algorithm(name);
         self.algorithm = *found.with_context(|| format!("{name} is for another kind of key"))?;
         Ok(self)

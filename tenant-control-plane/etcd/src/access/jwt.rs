@@ -203,7 +203,7 @@ mod tests {
             ("sign-method=ES256,priv-key=/nowhere", "/nowhere"),
             (&format!("sign-method=RS256,priv-key={private}"), "another kind"),
             (&format!("sign-method=RS256,pub-key={other}"), "another kind"),
-            (&format!("sign-method=ES512,priv-key={private}"), "not implemented"),
+            (&format!("sign-method=ES512,priv-key={private}"), "is none of RS256, "),
             (&format!("sign-method=ES256,priv-key={private},pub-key={other}"), "does not belong"),
             (&format!("sign-method=ES256,priv-key={private},ttl=0s"), "above 0"),
         ] {
