@@ -9,5 +9,5 @@ mod keys;
 pub use claims::{BoundObject, Claims};
 pub use issuer::{Issuer, IssuerConfig};
 pub(crate) use jwt::unverified_issuer;
-pub use jwt::verify;
+pub use jwt::{read, verify, write};
 pub use keys::{KeySet, SigningKey, VerifyingKey};

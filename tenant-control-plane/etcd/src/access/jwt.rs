@@ -8,9 +8,7 @@ use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail, ensure};
-use auth::token::{KeySet, SigningKey};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use auth::token::{self, KeySet, SigningKey};
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -72,38 +70,27 @@ impl Jwt {
     pub fn sign(&self, username: String, revision: u64) -> anyhow::Result<String> {
         let claims = Claims { username, revision, exp: now().saturating_add(self.ttl).as_secs() };
         let header = json!({"alg": self.method, "typ": "JWT"});
-        let text = |bytes: Vec<u8>| URL_SAFE_NO_PAD.encode(bytes);
-        let parts = [serde_json::to_vec(&header)?, serde_json::to_vec(&claims)?].map(text);
-        let message = parts.join(".");
-        let signature = match &self.keys {
-            Keys::Secret(key) => hmac::sign(key, message.as_bytes()).as_ref().to_vec(),
-            Keys::Pair(_, Some(key)) => key.sign(message.as_bytes())?,
-            Keys::Pair(_, None) => {
-                bail!("auth: token signing attempted with verify-only key")
-            }
-        };
-        Ok(format!("{message}.{}", text(signature)))
+        token::write(&header, &serde_json::to_value(claims)?, |message| match &self.keys {
+            Keys::Secret(key) => Ok(hmac::sign(key, message).as_ref().to_vec()),
+            Keys::Pair(_, Some(key)) => key.sign(message),
+            Keys::Pair(_, None) => bail!("auth: token signing attempted with verify-only key"),
+        })
     }
 
     /// The user and the revision that a token names; none if it is not one of ours, or over.
     pub fn verify(&self, token: &str) -> Option<(String, u64)> {
-        let (message, signature) = token.rsplit_once('.')?;
-        let (header, claims) = message.split_once('.')?;
-        let bytes = |part| URL_SAFE_NO_PAD.decode(part).ok();
-        let header: serde_json::Value = serde_json::from_slice(&bytes(header)?).ok()?;
-        // The method is ours to choose, not the token's.
-        if header["alg"] != self.method.as_str() || header.get("crit").is_some() {
-            return None;
-        }
-        let (message, signature) = (message.as_bytes(), bytes(signature)?);
-        let is_signed = match &self.keys {
-            Keys::Secret(key) => hmac::verify(key, message, &signature).is_ok(),
-            Keys::Pair(keys, _) => {
-                keys.candidates(None).any(|key| key.verifies(&self.method, message, &signature))
-            }
-        };
-        let claims: Claims = serde_json::from_slice(&bytes(claims)?).ok()?;
-        (is_signed && now().as_secs() < claims.exp).then_some((claims.username, claims.revision))
+        let claims = token::read(token, |header, message, signature| {
+            // The method is ours to choose, not the token's.
+            header["alg"] == self.method.as_str()
+                && match &self.keys {
+                    Keys::Secret(key) => hmac::verify(key, message, signature).is_ok(),
+                    Keys::Pair(keys, _) => keys
+                        .candidates(None)
+                        .any(|key| key.verifies(&self.method, message, signature)),
+                }
+        });
+        let claims: Claims = serde_json::from_value(claims.ok()?).ok()?;
+        (now().as_secs() < claims.exp).then_some((claims.username, claims.revision))
     }
 }
 
