@@ -180,7 +180,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for FixAuthority<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::mangled::{mangle, rounds};
+    use crate::machine::tests::mangled::{mangle, rounds};
     use rand::SeedableRng;
     use rand::rngs::StdRng;
     use tokio::io::AsyncReadExt;

@@ -5,7 +5,7 @@ use rand::{Rng, SeedableRng};
 
 use super::read::Reader;
 use super::write::{Bucket, Small, write};
-use crate::machine::mangled::{mangle, rounds};
+use crate::machine::tests::mangled::{mangle, rounds};
 
 type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 

@@ -13,9 +13,7 @@ pub mod view;
 pub mod waiters;
 
 #[cfg(test)]
-pub(crate) mod mangled;
-#[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};

@@ -1,5 +1,7 @@
 //! The machine with its log, without raft: checkpoints, recovery, snapshots, disk space.
 
+pub(crate) mod mangled;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,7 +18,7 @@ use crate::storage::disk::{Disk, Host};
 use crate::storage::log::EntryType;
 
 /// A machine that is fed like raft would, with every entry committed at once.
-pub(super) struct Fed {
+struct Fed {
     pub machine: Arc<Machine>,
     next: u64,
 }

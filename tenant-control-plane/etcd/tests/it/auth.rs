@@ -20,6 +20,25 @@ fn guard(ctl: &Etcdctl<'_>) {
     assert_eq!(ctl.run(&["auth", "enable"]), "Authentication Enabled\n");
 }
 
+async fn sign_in_as_ada(cluster: &Cluster) -> String {
+    let request = AuthenticateRequest { name: "ada".into(), password: "pw".into() };
+    let mut auth = AuthClient::new(cluster.client(0).channel());
+    auth.authenticate(request).await.unwrap().into_inner().token
+}
+
+async fn put_with(
+    cluster: &Cluster,
+    member: usize,
+    key: &str,
+    token: Option<&str>,
+) -> Result<(), Status> {
+    let mut r = Request::new(PutRequest { key: key.to_owned().into(), ..Default::default() });
+    if let Some(token) = token {
+        r.metadata_mut().insert("token", token.parse().unwrap());
+    }
+    cluster.client(member).kv().put(r).await.map(|_| ())
+}
+
 const ROOT: &str = "--user=root:secret";
 const ADA: &str = "--user=ada:pw";
 
@@ -78,15 +97,9 @@ async fn users_survive_kill_9_and_a_token_is_good_at_every_member() {
         cluster.ready(i).await;
     }
     guard(&Etcdctl(&cluster));
-    let request = AuthenticateRequest { name: "ada".into(), password: "pw".into() };
-    let mut auth = AuthClient::new(cluster.client(0).channel());
-    let token = auth.authenticate(request).await.unwrap().into_inner().token;
+    let token = sign_in_as_ada(&cluster).await;
     let put = async |member: usize, key: String, token: Option<&str>| {
-        let mut r = Request::new(PutRequest { key: key.into(), ..Default::default() });
-        if let Some(token) = token {
-            r.metadata_mut().insert("token", token.parse().unwrap());
-        }
-        cluster.client(member).kv().put(r).await.map(|_| ())
+        put_with(&cluster, member, &key, token).await
     };
     for i in 0..12 {
         put(i % 3, format!("app/{i}"), Some(&token)).await.unwrap();
@@ -174,14 +187,10 @@ async fn a_signed_token_outlives_its_members_but_no_change_of_roles() {
         cluster.ready(i).await;
     }
     guard(&Etcdctl(&cluster));
-    let request = AuthenticateRequest { name: "ada".into(), password: "pw".into() };
-    let mut auth = AuthClient::new(cluster.client(0).channel());
-    let token = auth.authenticate(request).await.unwrap().into_inner().token;
+    let token = sign_in_as_ada(&cluster).await;
     assert_eq!(token.split('.').count(), 3, "{token}");
-    let put = async |cluster: &Cluster, member: usize, key: &'static str, token: &str| {
-        let mut r = Request::new(PutRequest { key: key.into(), ..Default::default() });
-        r.metadata_mut().insert("token", token.parse().unwrap());
-        cluster.client(member).kv().put(r).await.map(|_| ())
+    let put = async |cluster: &Cluster, member: usize, key: &str, token: &str| {
+        put_with(cluster, member, key, Some(token)).await
     };
     put(&cluster, 1, "app/1", &token).await.unwrap();
     let refused = put(&cluster, 2, "hidden", &token).await.unwrap_err();

@@ -11,8 +11,8 @@ use prost::Message;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::tests::Fed;
-use super::view::View;
+use super::Fed;
+use crate::machine::view::View;
 use crate::mvcc::Values;
 use crate::pb;
 use crate::storage::disk::{Disk, DiskFile};
