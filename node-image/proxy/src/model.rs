@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use component::ObjectKey;
 use k8s_openapi::api::core::v1::{Service, ServicePort as ApiPort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
@@ -59,6 +60,28 @@ pub struct PortKey {
     pub protocol: Protocol,
 }
 
+impl PortKey {
+    /// The Service.
+    pub fn service(&self) -> ObjectKey {
+        ObjectKey::new(self.namespace.clone(), self.name.clone())
+    }
+
+    /// No port of the Service sorts before this one.
+    pub fn first_of(service: &ObjectKey) -> Self {
+        Self {
+            namespace: service.namespace.clone(),
+            name: service.name.clone(),
+            port: String::new(),
+            protocol: Protocol::Tcp,
+        }
+    }
+
+    /// True when it is a port of the Service.
+    pub fn belongs_to(&self, service: &ObjectKey) -> bool {
+        self.namespace == service.namespace && self.name == service.name
+    }
+}
+
 /// Where a connection may end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Target {
@@ -71,8 +94,10 @@ pub struct Target {
 /// One port of one Service, with everything that decides about its traffic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {
-    /// The cluster IP and the addresses in `externalIPs` and the load balancer's status.
+    /// The cluster IP.
     pub addresses: BTreeSet<Ipv4Addr>,
+    /// The addresses in `externalIPs` and the load balancer's status.
+    pub external_addresses: BTreeSet<Ipv4Addr>,
     /// Port of those addresses.
     pub port: u16,
     /// Port on every node's addresses, if the Service has one.
@@ -81,9 +106,9 @@ pub struct ServicePort {
     pub affinity_seconds: Option<u32>,
     /// Endpoints for connections from inside the cluster (`internalTrafficPolicy` applied).
     pub internal: BTreeSet<Target>,
-    /// Endpoints for connections to the node port (`externalTrafficPolicy` applied).
+    /// Endpoints for connections to the node port and external addresses (`externalTrafficPolicy` applied).
     pub external: BTreeSet<Target>,
-    /// True when clients of the node port keep their source address.
+    /// True when the clients of those keep their source address.
     pub external_local: bool,
 }
 
@@ -100,7 +125,7 @@ pub fn ports_of(service: &Service, slices: &[&EndpointSlice], node: &str) -> Sta
         return State::new();
     }
     let spec = service.spec.as_ref().cloned().unwrap_or_default();
-    let addresses = addresses_of(service);
+    let (addresses, external_addresses) = addresses_of(service);
     let affinity_seconds = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
         let configured = spec.session_affinity_config.as_ref();
         let seconds = configured.and_then(|c| c.client_ip.as_ref()).and_then(|c| c.timeout_seconds);
@@ -127,6 +152,7 @@ pub fn ports_of(service: &Service, slices: &[&EndpointSlice], node: &str) -> Sta
             key,
             ServicePort {
                 addresses: addresses.clone(),
+                external_addresses: external_addresses.clone(),
                 port: number,
                 node_port: port.node_port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0),
                 affinity_seconds,
@@ -147,12 +173,13 @@ fn ignored(service: &Service) -> bool {
     has(PROXY_NAME_LABEL)
         || has(HEADLESS_LABEL)
         || external_name
-        || addresses_of(service).is_empty()
+        || addresses_of(service).0.is_empty()
 }
 
-fn addresses_of(service: &Service) -> BTreeSet<Ipv4Addr> {
-    let Some(spec) = &service.spec else { return BTreeSet::new() };
-    let cluster: Vec<Ipv4Addr> = spec
+/// Cluster IPs, and external addresses.
+fn addresses_of(service: &Service) -> (BTreeSet<Ipv4Addr>, BTreeSet<Ipv4Addr>) {
+    let Some(spec) = &service.spec else { return Default::default() };
+    let cluster: BTreeSet<Ipv4Addr> = spec
         .cluster_ips
         .iter()
         .flatten()
@@ -160,14 +187,15 @@ fn addresses_of(service: &Service) -> BTreeSet<Ipv4Addr> {
         .filter_map(|ip| ip.parse().ok())
         .collect();
     if cluster.is_empty() {
-        return BTreeSet::new();
+        return Default::default();
     }
     let ingress = service.status.iter().flat_map(|s| &s.load_balancer);
     let ingress = ingress.flat_map(|lb| lb.ingress.iter().flatten());
     let ingress = ingress.filter(|i| i.ip_mode.as_deref() != Some("Proxy"));
     let ingress = ingress.filter_map(|i| i.ip.as_ref()?.parse().ok());
     let external = spec.external_ips.iter().flatten().filter_map(|ip| ip.parse().ok());
-    cluster.into_iter().chain(external).chain(ingress).collect()
+    let external = external.chain(ingress).filter(|address| !cluster.contains(address)).collect();
+    (cluster, external)
 }
 
 /// Endpoints of one port: the ready ones, and those that still serve while they terminate.

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::model::{SERVICE_NAME_LABEL, State, ports_of};
-use crate::nft;
+use crate::nft::{self, Table};
 
 /// Pause after `nft` refused a transaction.
 const RETRY: Duration = Duration::from_secs(2);
@@ -96,7 +96,7 @@ struct Syncer {
     services: Arc<Informer<Service>>,
     slices: Arc<Informer<EndpointSlice>>,
     /// What the kernel has; `None` when that is unknown.
-    written: Option<State>,
+    written: Option<Table>,
 }
 
 impl Syncer {
@@ -140,33 +140,24 @@ impl Syncer {
 
     async fn sync(&mut self, dirty: &Dirty) -> anyhow::Result<()> {
         let keys = dirty.take();
-        let Some(written) = &mut self.written else {
+        let Some(table) = &mut self.written else {
             let state: State = self.services.list().iter().flat_map(|s| self.ports(s)).collect();
-            write(&nft::full(&state)).await?;
-            tracing::info!(service_ports = state.len(), "wrote all rules");
-            self.written = Some(state);
+            let (table, text) = nft::full(state);
+            write(&text).await?;
+            tracing::info!(service_ports = table.len(), "wrote all rules");
+            self.written = Some(table);
             return Ok(());
         };
-        let touched = |namespace: &str, name: &str| keys.contains(&ObjectKey::new(namespace, name));
-        let before: State = written
-            .iter()
-            .filter(|(key, _)| touched(&key.namespace, &key.name))
-            .map(|(key, port)| (key.clone(), port.clone()))
-            .collect();
         let after: State = keys
             .iter()
             .filter_map(|key| self.services.get(key))
             .flat_map(|service| ports(&service, &self.slices, &self.node))
             .collect();
-        let text = nft::diff(&before, &after);
+        let text = table.change(&keys, after);
         if !text.is_empty() {
             write(&text).await?;
             tracing::debug!(services = keys.len(), bytes = text.len(), "wrote changed rules");
         }
-        for key in before.keys() {
-            written.remove(key);
-        }
-        written.extend(after);
         Ok(())
     }
 

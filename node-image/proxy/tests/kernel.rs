@@ -14,6 +14,7 @@ fn port(targets: &[&str], affinity_seconds: Option<u32>, node_port: Option<u16>)
         targets.iter().map(|ip| Target { ip: ip.parse().unwrap(), port: 8080 }).collect();
     ServicePort {
         addresses: BTreeSet::from(["10.96.0.7".parse().unwrap()]),
+        external_addresses: BTreeSet::from(["192.0.2.7".parse().unwrap()]),
         port: 80,
         node_port,
         affinity_seconds,
@@ -57,14 +58,16 @@ fn each_step_is_accepted_and_leads_to_the_same_table_as_a_full_write() {
             (tcp.clone(), port(&["10.244.1.2"], None, None)),
             (udp.clone(), port(&[], None, Some(30053))),
         ]),
-        State::from([(udp, port(&["10.244.3.3"], Some(60), Some(30053)))]),
+        State::from([(udp.clone(), port(&["10.244.3.3"], Some(60), Some(30053)))]),
         State::new(),
     ];
-    let mut texts = vec![nft::full(&states[0])];
-    for pair in states.windows(2) {
-        texts.push(nft::diff(&pair[0], &pair[1]));
+    let services: BTreeSet<_> = [&tcp, &udp].map(PortKey::service).into();
+    let (mut table, first) = nft::full(states[0].clone());
+    let mut texts = vec![first];
+    for state in &states[1..] {
+        texts.push(table.change(&services, state.clone()));
         let stepwise = apply(&texts);
-        let fresh = apply(&[nft::full(&pair[1])]);
+        let fresh = apply(&[nft::full(state.clone()).1]);
         let sorted = |table: &str| -> Vec<String> {
             let mut lines: Vec<_> = table.split([',', '\n']).map(|l| l.trim().to_owned()).collect();
             lines.sort();

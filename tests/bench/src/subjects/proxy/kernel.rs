@@ -99,7 +99,7 @@ impl Changes {
         Ok(Self { socket })
     }
 
-    /// Waits until a rule with this address is announced, which is when it is in force.
+    /// Waits until a rule or a map's element with this address is announced, which is when it is in force.
     ///
     /// # Errors
     /// Not in time, or messages were lost.
@@ -112,7 +112,7 @@ impl Changes {
                 length => length.context("listening to the kernel")?,
             };
             let now = Instant::now();
-            if messages(&buffer[..length]).any(|message| message.has_rule_with(address)) {
+            if messages(&buffer[..length]).any(|message| message.leads_to(address)) {
                 return Ok(now);
             }
         }
@@ -139,9 +139,11 @@ struct Message<'a> {
 }
 
 impl Message<'_> {
-    /// The address is an operand of the rule, in network byte order.
-    fn has_rule_with(&self, address: Ipv4Addr) -> bool {
-        self.kind == NFT_MSG_NEWRULE && self.body.windows(4).any(|bytes| bytes == address.octets())
+    /// The address is an operand of the rule, or in the element's key or value, in network byte
+    /// order.
+    fn leads_to(&self, address: Ipv4Addr) -> bool {
+        let announces = [NFT_MSG_NEWRULE, NFT_MSG_NEWSETELEM].contains(&self.kind);
+        announces && self.body.windows(4).any(|bytes| bytes == address.octets())
     }
 }
 
@@ -203,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_are_found_by_an_address_among_other_messages() {
+    fn rules_and_elements_are_found_by_an_address_among_other_messages() {
         let wanted = Ipv4Addr::new(10, 230, 0, 1);
         let message = |kind: u16, body: &[u8]| {
             let length = (HEADER + body.len()) as u32;
@@ -214,12 +216,13 @@ mod tests {
             bytes.resize(bytes.len().next_multiple_of(4), 0);
             bytes
         };
-        let found = |bytes: &[u8]| messages(bytes).any(|message| message.has_rule_with(wanted));
+        let found = |bytes: &[u8]| messages(bytes).any(|message| message.leads_to(wanted));
         let chain = message(NFTABLES | 3, &wanted.octets());
         let other = message(NFT_MSG_NEWRULE, &[1, 2, 3, 4, 5]);
         assert!(!found(&[chain.clone(), other.clone()].concat()));
         let rule = message(NFT_MSG_NEWRULE, &[0, 0, 10, 230, 0, 1, 0]);
         assert!(found(&[chain, other, rule].concat()));
+        assert!(found(&message(NFT_MSG_NEWSETELEM, &wanted.octets())));
         assert!(!found(&[1, 0, 0]));
     }
 }
