@@ -10,6 +10,7 @@ use indexmap::IndexMap;
 use k8s_openapi::api::core::v1::{Node, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
+use crate::budget::Budget;
 use crate::pod::{HostPort, PodInfo};
 use crate::resources::Resources;
 
@@ -122,10 +123,14 @@ pub struct Cluster {
     nominations: HashMap<String, Nomination>,
     /// The same pods by node.
     nominated: HashMap<String, BTreeMap<String, Arc<PodInfo>>>,
+    /// How many pods on nodes have required anti-affinity.
+    with_anti_affinity: usize,
     /// Labels of namespaces.
     pub namespaces: HashMap<String, Labels>,
     /// Selectors of Services, by namespace and name.
     pub services: HashMap<String, BTreeMap<String, Labels>>,
+    /// PodDisruptionBudgets by namespace and name.
+    pub budgets: HashMap<String, BTreeMap<String, Budget>>,
     /// Selectors of ReplicaSets and StatefulSets, by their uid.
     pub workloads: HashMap<String, LabelSelector>,
 }
@@ -164,22 +169,30 @@ impl Cluster {
     pub fn put_pod(&mut self, pod: Arc<PodInfo>, node: &str) {
         self.remove_pod(&pod.uid);
         self.homes.insert(pod.uid.clone(), node.to_owned());
+        self.with_anti_affinity += usize::from(!pod.terms.anti_affinity.is_empty());
         let info = self.nodes.entry(node.to_owned()).or_default();
         node.clone_into(&mut info.name);
         info.add_pod(pod);
     }
 
-    /// Takes a pod out. Returns whether it was known.
-    pub fn remove_pod(&mut self, uid: &str) -> bool {
+    /// Takes a pod out. Returns the node where there is room now, if it was counted on one.
+    pub fn remove_pod(&mut self, uid: &str) -> Option<String> {
         self.drop_nomination(uid);
-        let Some(home) = self.homes.remove(uid) else { return false };
+        let home = self.homes.remove(uid)?;
         if let Some(node) = self.nodes.get_mut(&home) {
-            node.remove_pod(uid);
+            let pod = node.remove_pod(uid);
+            let had = pod.is_some_and(|pod| !pod.terms.anti_affinity.is_empty());
+            self.with_anti_affinity -= usize::from(had);
             if !node.exists && node.pods.is_empty() {
                 self.nodes.shift_remove(&home);
             }
         }
-        true
+        Some(home)
+    }
+
+    /// True when some pod on a node refuses neighbours.
+    pub fn has_anti_affinity(&self) -> bool {
+        self.with_anti_affinity > 0
     }
 
     /// True when the pod is counted on some node.
@@ -187,12 +200,30 @@ impl Cluster {
         self.homes.contains_key(uid)
     }
 
-    /// Remembers that room is made on a node for the pod, by these pods' leaving.
-    pub fn nominate(&mut self, pod: Arc<PodInfo>, node: &str, victims: Vec<String>, now: Instant) {
-        self.drop_nomination(&pod.uid);
+    /// A pod that is counted on some node.
+    pub fn pod(&self, uid: &str) -> Option<&Arc<PodInfo>> {
+        self.nodes.get(self.homes.get(uid)?)?.pods.get(uid)
+    }
+
+    /// Remembers that room is made on a node for the pod, by these pods' leaving. Returns the node
+    /// that was meant before.
+    pub fn nominate(
+        &mut self,
+        pod: Arc<PodInfo>,
+        node: &str,
+        victims: Vec<String>,
+        now: Instant,
+    ) -> Option<String> {
+        let before = self.drop_nomination(&pod.uid);
         let nomination = Nomination { node: node.to_owned(), victims, since: now };
         self.nominations.insert(pod.uid.clone(), nomination);
         self.nominated.entry(node.to_owned()).or_default().insert(pod.uid.clone(), pod);
+        before
+    }
+
+    /// The pods that a node is nominated for.
+    pub fn nominees(&self, node: &str) -> impl Iterator<Item = &Arc<PodInfo>> {
+        self.nominated.get(node).into_iter().flat_map(BTreeMap::values)
     }
 
     /// The node that a pod is nominated for.
@@ -200,27 +231,27 @@ impl Cluster {
         self.nominations.get(uid).map(|nomination| nomination.node.as_str())
     }
 
-    /// Forgets a nomination.
-    pub fn drop_nomination(&mut self, uid: &str) {
-        let Some(nomination) = self.nominations.remove(uid) else { return };
+    /// Forgets a nomination. Returns the node that was meant.
+    pub fn drop_nomination(&mut self, uid: &str) -> Option<String> {
+        let nomination = self.nominations.remove(uid)?;
         if let Some(pods) = self.nominated.get_mut(&nomination.node) {
             pods.remove(uid);
             if pods.is_empty() {
                 self.nominated.remove(&nomination.node);
             }
         }
+        Some(nomination.node)
     }
 
     /// True while pods are still leaving the node that the pod is nominated for: no others have to
     /// leave for it.
     pub fn is_making_room(&self, pod: &PodInfo, now: Instant) -> bool {
         let Some(nomination) = self.nominations.get(&pod.uid) else { return false };
-        let Some(node) = self.nodes.get(&nomination.node) else { return false };
+        let Some(node) = self.node(&nomination.node) else { return false };
         let is_fresh = now.saturating_duration_since(nomination.since) < EVICTION;
-        node.pods
-            .values()
-            .filter(|other| other.priority < pod.priority)
-            .any(|other| other.deleting || is_fresh && nomination.victims.contains(&other.uid))
+        node.pods.values().filter(|other| other.priority < pod.priority).any(|other| {
+            other.is_leaving_for_another() || is_fresh && nomination.victims.contains(&other.uid)
+        })
     }
 
     /// The node, with the pods nominated for it that are at least as important as `pod` counted as
@@ -298,8 +329,8 @@ mod tests {
         assert_eq!(cluster.node("w1").unwrap().requested.milli_cpu, 1000, "counted once");
         cluster.remove_node("w1");
         assert!(cluster.node("w1").is_none());
-        assert!(cluster.remove_pod(&one.uid));
-        assert!(!cluster.remove_pod(&one.uid));
+        assert_eq!(cluster.remove_pod(&one.uid).as_deref(), Some("w1"));
+        assert_eq!(cluster.remove_pod(&one.uid), None);
         assert!(cluster.nodes.is_empty());
     }
 }

@@ -42,15 +42,9 @@ pub fn filters<'a>(
     filters.filter_map(|(plugin, filter)| Some((plugin, filter?))).collect()
 }
 
-/// The first rejection of a node, and by whom.
-fn check(
-    filters: &[(&'static dyn Plugin, Filter<'_>)],
-    node: &NodeInfo,
-) -> Result<(), (&'static dyn Plugin, Rejection)> {
-    for (plugin, filter) in filters {
-        filter(node).map_err(|rejection| (*plugin, rejection))?;
-    }
-    Ok(())
+/// The first rejection of a node.
+fn check(filters: &[(&'static dyn Plugin, Filter<'_>)], node: &NodeInfo) -> Result<(), Rejection> {
+    filters.iter().try_for_each(|(_, filter)| filter(node))
 }
 
 /// Whether a node takes the pod: room that is made for a pod as important is taken, although
@@ -60,27 +54,34 @@ pub fn admits(
     pod: &PodInfo,
     cluster: &Cluster,
     node: &NodeInfo,
-) -> Result<(), (&'static dyn Plugin, Rejection)> {
-    if let Some(full) = cluster.with_nominated(node, pod) {
-        check(filters, &full)?;
+) -> Result<(), Rejection> {
+    check(filters, node)?;
+    match cluster.with_nominated(node, pod) {
+        Some(full) => check(filters, &full),
+        None => Ok(()),
     }
-    check(filters, node)
 }
 
-/// The best node for the pod. `turn` decides between equals: counting it up shares them out.
+/// The best node for the pod, or the one where room was made for it. `turn` decides between equals: counting it up shares them out.
 ///
 /// # Errors
 /// Why each node was rejected.
 pub fn schedule(pod: &PodInfo, cluster: &Cluster, turn: usize) -> Result<String, NoFit> {
     let filters = filters(pod, cluster);
+    if let Some(node) = cluster.nominated_node(&pod.uid).and_then(|name| cluster.node(name))
+        && admits(&filters, pod, cluster, node).is_ok()
+    {
+        return Ok(node.name.clone());
+    }
     let (mut feasible, mut failure) = (Vec::new(), NoFit::default());
-    failure.helped_by = Events::NODE_ADDED.0;
+    // Of all that concern the pod: one rejection may hide another.
+    let helped_by = filters.iter().map(|(plugin, _)| plugin.helped_by().0);
+    failure.helped_by = helped_by.fold(Events::NODE_ADDED.0, |all, one| all | one);
     for node in cluster.nodes() {
         failure.nodes += 1;
         match admits(&filters, pod, cluster, node) {
             Ok(()) => feasible.push(node),
-            Err((plugin, rejection)) => {
-                failure.helped_by |= plugin.helped_by().0;
+            Err(rejection) => {
                 failure.rejections.insert(node.name.clone(), rejection);
             }
         }

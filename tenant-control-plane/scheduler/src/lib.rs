@@ -18,6 +18,7 @@
 //! and its lease. After a crash it starts from the API's state alone: what was assumed but not bound
 //! is decided again. A bound pod goes on to the kubelet of its node.
 
+pub mod budget;
 pub mod cluster;
 pub mod config;
 pub mod cycle;
@@ -29,6 +30,7 @@ pub mod pod;
 pub mod preemption;
 pub mod queue;
 pub mod resources;
+pub mod room;
 pub mod run;
 
 #[cfg(test)]

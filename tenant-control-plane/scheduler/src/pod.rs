@@ -113,6 +113,9 @@ pub struct PodInfo {
     pub deleting: bool,
 }
 
+/// Reason in the condition of a pod that has to leave for another.
+pub const PREEMPTED: &str = "PreemptionByScheduler";
+
 fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
     let sidecars = spec
         .init_containers
@@ -206,6 +209,16 @@ impl PodInfo {
     pub fn is_finished(&self) -> bool {
         let phase = self.pod.status.as_ref().and_then(|status| status.phase.as_deref());
         matches!(phase, Some("Succeeded" | "Failed"))
+    }
+
+    /// True when it is being deleted to make room for another.
+    pub fn is_leaving_for_another(&self) -> bool {
+        let conditions = self.pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+        self.deleting
+            && conditions.into_iter().flatten().any(|condition| {
+                condition.type_ == "DisruptionTarget"
+                    && condition.reason.as_deref() == Some(PREEMPTED)
+            })
     }
 
     /// When it was created.

@@ -1,13 +1,15 @@
 //! Preemption: which less important pods would have to go so that a pod fits. Pure.
 //!
-//! Source: Kubernetes documentation, "Pod Priority and Preemption". PodDisruptionBudgets are not
-//! looked at here; the eviction itself is a plain deletion, as upstream.
+//! Source: Kubernetes documentation, "Pod Priority and Preemption". PodDisruptionBudgets are kept
+//! where there is a choice, and broken where there is none; the eviction itself is a plain deletion,
+//! as upstream.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::budget;
 use crate::cluster::Cluster;
 use crate::cycle::{NoFit, admits, filters};
 use crate::pod::PodInfo;
@@ -17,45 +19,60 @@ use crate::pod::PodInfo;
 pub struct Candidate {
     /// Name of the node.
     pub node: String,
-    /// Pods to evict, most important first.
+    /// Pods to evict.
     pub victims: Vec<Arc<PodInfo>>,
+    /// How many of them break a PodDisruptionBudget.
+    pub violations: usize,
 }
 
 /// What users read while pods are leaving for the pod already.
 pub const MAKING_ROOM: &str =
     " preemption: not eligible due to a terminating pod on the nominated node.";
 
-/// Most nodes that are tried.
+/// Candidates among which the choice is made.
 const LIMIT: usize = 100;
 
-/// The best node to make room on, or why there is none (a reason per node).
+/// Why nodes cannot be made to fit, and how many there are of each kind.
+pub type Reasons = BTreeMap<&'static str, usize>;
+
+/// True when the pod may make others leave.
+pub fn is_allowed(pod: &PodInfo) -> bool {
+    pod.spec().preemption_policy.as_deref() != Some("Never")
+}
+
+/// The best node to make room on, or why there is none. Pods are taken out of `cluster` and put
+/// back. `turn` says with which node the search begins: counting it up shares them out.
 ///
 /// # Errors
-/// The reason of each node, for the message that users read.
+/// The nodes by reason, for the message that users read.
 pub fn preempt(
     pod: &PodInfo,
-    cluster: &Cluster,
+    cluster: &mut Cluster,
     failure: &NoFit,
-) -> Result<Candidate, BTreeMap<String, &'static str>> {
-    let mut reasons = BTreeMap::new();
-    if pod.spec().preemption_policy.as_deref() == Some("Never") {
-        for node in failure.rejections.keys() {
-            reasons.insert(node.clone(), "Preemption is not helpful for scheduling");
-        }
-        return Err(reasons);
+    turn: usize,
+) -> Result<Candidate, Reasons> {
+    const NO_HELP: &str = "Preemption is not helpful for scheduling";
+    let nodes = failure.rejections.len();
+    if !is_allowed(pod) {
+        return Err(BTreeMap::from([(NO_HELP, nodes)]));
     }
+    let mut reasons = Reasons::new();
     let mut candidates = Vec::new();
-    let mut trial = cluster.clone();
-    for (node, rejection) in &failure.rejections {
+    let start = turn.wrapping_mul(LIMIT) % nodes.max(1);
+    for (node, rejection) in failure.rejections.iter().cycle().skip(start).take(nodes) {
         if !rejection.curable {
-            reasons.insert(node.clone(), "Preemption is not helpful for scheduling");
-        } else if candidates.len() < LIMIT {
-            match victims_on(pod, &mut trial, node) {
-                Some(victims) => candidates.push(Candidate { node: node.clone(), victims }),
-                None => {
-                    reasons.insert(node.clone(), "No preemption victims found for incoming pod");
-                }
+            *reasons.entry(NO_HELP).or_default() += 1;
+            continue;
+        }
+        match victims_on(pod, cluster, node) {
+            Some(candidate) => candidates.push(candidate),
+            None => {
+                *reasons.entry("No preemption victims found for incoming pod").or_default() += 1;
             }
+        }
+        // If all so far break budgets, one that breaks none is worth the search.
+        if candidates.len() >= LIMIT && candidates.iter().any(|found| found.violations == 0) {
+            break;
         }
     }
     candidates.into_iter().min_by_key(cost).ok_or(reasons)
@@ -66,9 +83,10 @@ fn fits(pod: &PodInfo, cluster: &Cluster, node: &str) -> bool {
     cluster.node(node).is_some_and(|node| admits(&filters, pod, cluster, node).is_ok())
 }
 
-/// The fewest, least important pods whose leaving lets the pod in. Leaves `trial` as it was.
-fn victims_on(pod: &PodInfo, trial: &mut Cluster, node: &str) -> Option<Vec<Arc<PodInfo>>> {
-    let mut lesser: Vec<_> = trial
+/// The fewest, least important pods whose leaving lets the pod in, and as few as possible that break
+/// a budget. Leaves `cluster` as it was.
+fn victims_on(pod: &PodInfo, cluster: &mut Cluster, node: &str) -> Option<Candidate> {
+    let mut lesser: Vec<_> = cluster
         .node(node)?
         .pods
         .values()
@@ -78,44 +96,57 @@ fn victims_on(pod: &PodInfo, trial: &mut Cluster, node: &str) -> Option<Vec<Arc<
     if lesser.is_empty() {
         return None;
     }
-    // Most important first, then longest running: these are spared first.
-    lesser.sort_by_key(|other| (std::cmp::Reverse(other.priority), other.created()));
+    // Most important first, then longest running: these are spared first, and before them all that
+    // would break a budget.
+    lesser.sort_by(|a, b| {
+        let rank = |pod: &PodInfo| (std::cmp::Reverse(pod.priority), pod.created());
+        rank(a).cmp(&rank(b)).then_with(|| a.uid.cmp(&b.uid))
+    });
+    let breaking = budget::breaking(&cluster.budgets, &lesser);
+    lesser.sort_by_key(|other| !breaking.contains(&other.uid));
     for other in &lesser {
-        trial.remove_pod(&other.uid);
+        cluster.remove_pod(&other.uid);
     }
     let mut victims = Vec::new();
-    let possible = fits(pod, trial, node);
+    let possible = fits(pod, cluster, node);
     for other in &lesser {
-        trial.put_pod(other.clone(), node);
-        if possible && !fits(pod, trial, node) {
-            trial.remove_pod(&other.uid);
+        cluster.put_pod(other.clone(), node);
+        if possible && !fits(pod, cluster, node) {
+            cluster.remove_pod(&other.uid);
             victims.push(other.clone());
         }
     }
     for victim in &victims {
-        trial.put_pod(victim.clone(), node);
+        cluster.put_pod(victim.clone(), node);
     }
-    (possible && !victims.is_empty()).then_some(victims)
+    let violations = victims.iter().filter(|victim| breaking.contains(&victim.uid)).count();
+    (possible && !victims.is_empty()).then(|| Candidate {
+        node: node.to_owned(),
+        victims,
+        violations,
+    })
 }
 
-/// What a choice costs: the most important victim, their sum, their number, and then how long the
+/// What a choice costs: the budgets that it breaks, the most important victim, their sum, their number, and then how long the
 /// most important one has been running.
-fn cost(candidate: &Candidate) -> (i32, i64, usize, std::cmp::Reverse<Timestamp>) {
+fn cost(candidate: &Candidate) -> (usize, i32, i64, usize, std::cmp::Reverse<Timestamp>) {
     let victims = &candidate.victims;
     let highest = victims.iter().map(|victim| victim.priority).max().unwrap_or(i32::MIN);
     // Shifted, so that two negative priorities weigh more than one.
     let sum = victims.iter().map(|v| i64::from(v.priority) - i64::from(i32::MIN)).sum();
     let oldest = victims.iter().filter(|v| v.priority == highest).map(|v| v.created()).min();
-    (highest, sum, victims.len(), std::cmp::Reverse(oldest.unwrap_or(Timestamp::MIN)))
+    (
+        candidate.violations,
+        highest,
+        sum,
+        victims.len(),
+        std::cmp::Reverse(oldest.unwrap_or(Timestamp::MIN)),
+    )
 }
 
 /// The second half of the message that users read.
-pub fn message(nodes: usize, reasons: &BTreeMap<String, &'static str>) -> String {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for reason in reasons.values() {
-        *counts.entry(reason).or_default() += 1;
-    }
-    let mut parts: Vec<_> = counts.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
+pub fn message(nodes: usize, reasons: &Reasons) -> String {
+    let mut parts: Vec<_> = reasons.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
     parts.sort();
     format!(" preemption: 0/{nodes} nodes are available: {}.", parts.join(", "))
 }
@@ -125,6 +156,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::budget::Budget;
     use crate::cycle::schedule;
     use crate::testing::{cluster, node, pod};
 
@@ -145,7 +177,7 @@ mod tests {
         cluster.put_pod(asking("d", 100, "4"), "w3");
         let urgent = asking("urgent", 50, "2");
         let failure = schedule(&urgent, &cluster, 0).unwrap_err();
-        let choice = preempt(&urgent, &cluster, &failure).unwrap();
+        let choice = preempt(&urgent, &mut cluster, &failure, 0).unwrap();
         assert_eq!(choice.node, "w1");
         let names: Vec<_> = choice.victims.iter().map(|victim| victim.name.as_str()).collect();
         assert_eq!(names, ["b"]);
@@ -161,7 +193,7 @@ mod tests {
         for name in ["first", "second"] {
             let urgent = asking(name, 50, "3");
             let failure = schedule(&urgent, &cluster, 0).unwrap_err();
-            let choice = preempt(&urgent, &cluster, &failure).unwrap();
+            let choice = preempt(&urgent, &mut cluster, &failure, 0).unwrap();
             let victims = choice.victims.iter().map(|victim| victim.uid.clone()).collect();
             cluster.nominate(urgent, &choice.node, victims, std::time::Instant::now());
             chosen.push(choice.node);
@@ -170,7 +202,35 @@ mod tests {
         assert_eq!(chosen, ["w1", "w2"]);
         let third = asking("third", 50, "3");
         let failure = schedule(&third, &cluster, 0).unwrap_err();
-        assert!(preempt(&third, &cluster, &failure).is_err());
+        assert!(preempt(&third, &mut cluster, &failure, 0).is_err());
+    }
+
+    #[test]
+    fn budgets_are_kept_where_there_is_a_choice() {
+        let mut cluster = cluster(&[node("w1", json!({})), node("w2", json!({}))]);
+        for (name, node) in [("a", "w1"), ("b", "w1"), ("c", "w2"), ("d", "w2")] {
+            cluster.put_pod(asking(name, if name == "d" { 3 } else { 1 }, "2"), node);
+        }
+        let budget = json!({"spec": {"selector": {"matchLabels": {"app": "web"}}},
+            "status": {"disruptionsAllowed": 1, "disruptedPods": {"c": "2026-01-01T00:00:00Z"}}});
+        let budget = Budget::of(&serde_json::from_value(budget).unwrap());
+        cluster.budgets.entry("ns".into()).or_default().insert("pdb".into(), budget);
+        let whole = asking("whole", 50, "4");
+        let failure = schedule(&whole, &cluster, 0).unwrap_err();
+        let choice = preempt(&whole, &mut cluster, &failure, 0).unwrap();
+        assert_eq!(
+            (choice.node.as_str(), choice.violations),
+            ("w2", 0),
+            "in spite of d's priority"
+        );
+        let half = asking("half", 50, "2");
+        cluster.remove_pod("c");
+        cluster.remove_pod("d");
+        cluster.put_pod(asking("greater", 90, "4"), "w2");
+        let failure = schedule(&half, &cluster, 0).unwrap_err();
+        let choice = preempt(&half, &mut cluster, &failure, 0).unwrap();
+        let names: Vec<_> = choice.victims.iter().map(|victim| victim.name.as_str()).collect();
+        assert_eq!((names, choice.violations), (vec!["a"], 0), "b would be one too many");
     }
 
     #[test]
@@ -180,7 +240,7 @@ mod tests {
         cluster.put_pod(asking("a", 5, "4"), "w1");
         let meek = asking("meek", 0, "1");
         let failure = schedule(&meek, &cluster, 0).unwrap_err();
-        let reasons = preempt(&meek, &cluster, &failure).unwrap_err();
+        let reasons = preempt(&meek, &mut cluster, &failure, 0).unwrap_err();
         assert_eq!(
             message(failure.nodes, &reasons),
             " preemption: 0/2 nodes are available: 1 No preemption victims found for incoming pod, \

@@ -5,12 +5,13 @@
 //! changes up.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::plugins::Events;
 use crate::pod::PodInfo;
+use crate::room::Woken;
 
 /// First pause after a failed attempt; it doubles.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
@@ -27,7 +28,10 @@ type Rank = (Reverse<i32>, Instant, String);
 #[derive(Clone, Debug)]
 enum Place {
     Active(Rank),
-    BackOff(Instant),
+    BackOff {
+        until: Instant,
+        helped_by: u16,
+    },
     Unschedulable {
         helped_by: u16,
         since: Instant,
@@ -59,6 +63,8 @@ pub struct Queue {
     entries: HashMap<String, Entry>,
     active: BTreeMap<Rank, ()>,
     backoff: BTreeSet<(Instant, String)>,
+    /// The unschedulable ones.
+    idle: HashSet<String>,
     /// When the unschedulable pods are next looked at for those that waited too long.
     next_sweep: Option<Instant>,
 }
@@ -127,6 +133,7 @@ impl Queue {
             && matches!(entry.place, Place::Taken)
         {
             entry.place = Place::Unschedulable { helped_by, since: now };
+            self.idle.insert(uid.to_owned());
         }
     }
 
@@ -154,23 +161,37 @@ impl Queue {
 
     /// Something changed: pods that it may help get another try.
     pub fn changed(&mut self, event: Events, now: Instant) {
-        let helped: Vec<_> = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| match entry.place {
-                Place::Unschedulable { helped_by, .. } => Events(helped_by).intersects(event),
-                _ => false,
-            })
-            .map(|(uid, _)| uid.clone())
-            .collect();
+        let is_helped = |uid: &&String| match self.entries.get(*uid).map(|entry| &entry.place) {
+            Some(Place::Unschedulable { helped_by, .. }) => Events(*helped_by).intersects(event),
+            _ => false,
+        };
+        let helped: Vec<_> = self.idle.iter().filter(is_helped).cloned().collect();
         for uid in helped {
             self.activate(&uid, now);
         }
     }
 
+    /// The pods that wait for room on nodes, also those in back-off, and when each first came.
+    pub fn waiting_for_room(&self) -> impl Iterator<Item = (Instant, &Arc<PodInfo>)> {
+        let uids = self.idle.iter().chain(self.backoff.iter().map(|(_, uid)| uid));
+        uids.filter_map(|uid| self.entries.get(uid)).filter_map(|entry| match entry.place {
+            Place::Unschedulable { helped_by, .. } | Place::BackOff { helped_by, .. } => {
+                let waits = Events(helped_by).intersects(Events::ROOM);
+                waits.then_some((entry.first_seen, &entry.pod))
+            }
+            Place::Active(_) | Place::Taken => None,
+        })
+    }
+
+    /// There is room. Pods that fit do not sit out their back-off.
+    pub fn wake(&mut self, woken: &Woken, now: Instant) {
+        woken.fit.iter().for_each(|uid| self.make_active(uid));
+        woken.perhaps.iter().for_each(|uid| self.reconsider(uid, now));
+    }
+
     /// When [`Queue::take`] may have something although nothing happens until then.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let waiting = self.entries.values().filter_map(|entry| match entry.place {
+        let waiting = self.idle.iter().filter_map(|uid| match self.entries.get(uid)?.place {
             Place::Unschedulable { since, .. } => Some(since + UNSCHEDULABLE_MAX + SWEEP),
             _ => None,
         });
@@ -179,9 +200,7 @@ impl Queue {
 
     /// How many pods are active, in back-off, and unschedulable.
     pub fn sizes(&self) -> (usize, usize, usize) {
-        let waiting = |entry: &&Entry| matches!(entry.place, Place::Unschedulable { .. });
-        let unschedulable = self.entries.values().filter(waiting).count();
-        (self.active.len(), self.backoff.len(), unschedulable)
+        (self.active.len(), self.backoff.len(), self.idle.len())
     }
 
     /// A pod that is known to the queue.
@@ -195,27 +214,38 @@ impl Queue {
             Place::Active(rank) => {
                 self.active.remove(&rank);
             }
-            Place::BackOff(at) => {
-                self.backoff.remove(&(at, uid.to_owned()));
+            Place::BackOff { until, .. } => {
+                self.backoff.remove(&(until, uid.to_owned()));
             }
-            Place::Unschedulable { .. } | Place::Taken => {}
+            Place::Unschedulable { .. } => {
+                self.idle.remove(uid);
+            }
+            Place::Taken => {}
         }
     }
 
     fn activate(&mut self, uid: &str, now: Instant) {
+        let Some(entry) = self.entries.get(uid) else { return };
+        let Some(end) = entry.backoff_ends().filter(|end| *end > now) else {
+            return self.make_active(uid);
+        };
+        let helped_by = match entry.place {
+            Place::Unschedulable { helped_by, .. } | Place::BackOff { helped_by, .. } => helped_by,
+            Place::Active(_) | Place::Taken => 0,
+        };
+        self.withdraw(uid);
+        if let Some(entry) = self.entries.get_mut(uid) {
+            entry.place = Place::BackOff { until: end, helped_by };
+            self.backoff.insert((end, uid.to_owned()));
+        }
+    }
+
+    fn make_active(&mut self, uid: &str) {
         self.withdraw(uid);
         let Some(entry) = self.entries.get_mut(uid) else { return };
-        match entry.backoff_ends().filter(|end| *end > now) {
-            Some(end) => {
-                entry.place = Place::BackOff(end);
-                self.backoff.insert((end, uid.to_owned()));
-            }
-            None => {
-                let rank = (Reverse(entry.pod.priority), entry.first_seen, uid.to_owned());
-                entry.place = Place::Active(rank.clone());
-                self.active.insert(rank, ());
-            }
-        }
+        let rank = (Reverse(entry.pod.priority), entry.first_seen, uid.to_owned());
+        entry.place = Place::Active(rank.clone());
+        self.active.insert(rank, ());
     }
 
     fn flush(&mut self, now: Instant) {
@@ -229,15 +259,11 @@ impl Queue {
             return;
         }
         self.next_sweep = Some(now + SWEEP);
-        let overdue: Vec<_> = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| match entry.place {
-                Place::Unschedulable { since, .. } => now >= since + UNSCHEDULABLE_MAX,
-                _ => false,
-            })
-            .map(|(uid, _)| uid.clone())
-            .collect();
+        let is_overdue = |uid: &&String| match self.entries.get(*uid).map(|entry| &entry.place) {
+            Some(Place::Unschedulable { since, .. }) => now >= *since + UNSCHEDULABLE_MAX,
+            _ => false,
+        };
+        let overdue: Vec<_> = self.idle.iter().filter(is_overdue).cloned().collect();
         for uid in overdue {
             self.activate(&uid, now);
         }
@@ -283,6 +309,29 @@ mod tests {
         queue.wait_for("p", Events::POD_REMOVED.0, at(1));
         assert!(queue.take(at(300)).is_none());
         assert!(queue.take(at(311)).is_some(), "the timer backs the changes up");
+    }
+
+    #[test]
+    fn a_pod_that_fits_now_does_not_sit_out_its_back_off() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        for name in ["fits", "perhaps", "not", "elsewhere"] {
+            queue.put(pod(name, json!({})), now);
+            queue.take(now).unwrap();
+            let helped_by = if name == "elsewhere" { Events::NODE_ADDED } else { Events::ROOM };
+            queue.wait_for(name, helped_by.0, now);
+        }
+        queue.changed(Events::NODE_ADDED, now);
+        assert_eq!(queue.sizes(), (0, 1, 3));
+        let mut waiting: Vec<_> = queue.waiting_for_room().map(|w| w.1.name.clone()).collect();
+        waiting.sort();
+        assert_eq!(waiting, ["fits", "not", "perhaps"]);
+        queue.reconsider("fits", now);
+        assert_eq!(queue.waiting_for_room().count(), 3, "also in back-off");
+        let woken = Woken { fit: vec!["fits".into()], perhaps: vec!["perhaps".into()] };
+        queue.wake(&woken, now);
+        assert_eq!(queue.sizes(), (1, 2, 1));
+        assert_eq!(name(queue.take(now)).as_deref(), Some("fits"));
+        assert!(queue.take(now).is_none());
     }
 
     #[test]

@@ -35,22 +35,19 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let seat = serving::start(&config.serving, DEFAULT_PORT, health, shutdown.clone())
         .await
         .context("starting the health server")?;
+    let writer =
+        Writer::new(client.clone(), Recorder::new(client.clone(), SCHEDULER_NAME, None), sender);
+    let elected = CancellationToken::new();
+    let standby = tokio::spawn(Engine::new(messages, writer).follow(elected.clone()));
     let (filling, stop) = (informers.clone(), shutdown.clone());
     let filled = tokio::spawn(async move { filling.start(stop).await });
-    leader::run_elected(
-        client.clone(),
-        COMPONENT,
-        config.leader,
-        seat,
-        shutdown,
-        |leading| async move {
-            filled.await.context("filling the caches")?;
-            let recorder = Recorder::new(client.clone(), SCHEDULER_NAME, None);
-            let writer = Writer::new(client, recorder, sender);
-            tracing::info!("caches are complete, scheduling starts");
-            Engine::new(messages, writer).run(leading).await;
-            Ok(())
-        },
-    )
+    leader::run_elected(client, COMPONENT, config.leader, seat, shutdown, |leading| async move {
+        filled.await.context("filling the caches")?;
+        elected.cancel();
+        let engine = standby.await.context("following the cluster")?;
+        tracing::info!("caches are complete, scheduling starts");
+        engine.run(leading).await;
+        Ok(())
+    })
     .await
 }

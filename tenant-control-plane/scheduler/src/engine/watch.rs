@@ -7,9 +7,11 @@ use component::informer::Informers;
 use component::{Change, Object};
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::{Message, Sender};
+use crate::budget::Budget;
 use crate::plugins::Events;
 
 /// Registers for everything that the engine wants to know.
@@ -35,6 +37,11 @@ pub fn subscribe(informers: &Informers, sender: &Sender) {
         let selector = change.new.and_then(|service| service.spec.as_ref()?.selector.clone());
         let namespace = change.latest().metadata.namespace.clone().unwrap_or_default();
         Some(Message::Service(namespace, name(change.latest().as_ref()), selector))
+    });
+    forward(informers, sender, |change: &Change<'_, PodDisruptionBudget>| {
+        let namespace = change.latest().metadata.namespace.clone().unwrap_or_default();
+        let budget = change.new.map(|budget| Budget::of(budget));
+        Some(Message::Budget(namespace, name(change.latest().as_ref()), budget))
     });
     forward(informers, sender, |change: &Change<'_, ReplicaSet>| {
         let selector = |set: &ReplicaSet| set.spec.as_ref().map(|spec| spec.selector.clone());

@@ -13,8 +13,7 @@ use serde_json::{Value, json};
 
 use super::{Message, Sender};
 use crate::metrics;
-use crate::pod::PodInfo;
-use crate::preemption::Candidate;
+use crate::pod::{PREEMPTED, PodInfo};
 use crate::queue::Taken;
 
 /// Writes in tasks of its own, and tells the engine of failures.
@@ -90,8 +89,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Says why the pod has no node, and makes room for it if some was found.
-    pub fn report(&self, pod: Arc<PodInfo>, message: String, room: Option<Candidate>) {
+    /// Says why the pod has no node and where it is expected, and makes others leave for it.
+    pub fn report(
+        &self,
+        pod: Arc<PodInfo>,
+        message: String,
+        nominated: Option<String>,
+        victims: Vec<Arc<PodInfo>>,
+    ) {
         let this = self.clone();
         tokio::spawn(async move {
             this.recorder.event(
@@ -100,13 +105,12 @@ impl Writer {
                 "FailedScheduling",
                 message.clone(),
             );
-            let nominated = room.as_ref().map(|room| room.node.clone());
             if let Err(error) = this.patch_condition(&pod, &message, nominated).await
                 && !is(&error, 404)
             {
                 tracing::debug!(pod.name = %pod.name, "could not write the condition: {error}");
             }
-            for victim in room.iter().flat_map(|room| &room.victims) {
+            for victim in &victims {
                 if let Err(error) = this.evict(&pod, victim).await {
                     tracing::warn!(pod.name = %victim.name, "could not evict: {error}");
                     let _ = this.engine.send(Message::EvictFailed(pod.uid.clone()));
@@ -140,8 +144,8 @@ impl Writer {
             "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
             "message": message, "lastTransitionTime": since,
         }]});
-        if let Some(node) = nominated {
-            status["nominatedNodeName"] = json!(node);
+        if nominated.as_deref() != pod.nominated() {
+            status["nominatedNodeName"] = json!(nominated);
         }
         let patch = Patch::Strategic(json!({"metadata": {"uid": pod.uid}, "status": status}));
         self.pods(pod).patch_status(&pod.name, &PatchParams::default(), &patch).await?;
@@ -155,7 +159,7 @@ impl Writer {
         let patch = Patch::Strategic(json!({
             "metadata": {"uid": victim.uid},
             "status": {"conditions": [{
-                "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+                "type": "DisruptionTarget", "status": "True", "reason": PREEMPTED,
                 "message": message, "lastTransitionTime": Time(Timestamp::now()),
             }]}
         }));

@@ -93,11 +93,14 @@ impl Plugin for InterPodAffinity {
         let terms = &pod.terms;
         let concerned = !terms.affinity.is_empty()
             || !terms.anti_affinity.is_empty()
-            || cluster.nodes().any(|node| node.with_anti_affinity > 0);
+            || cluster.has_anti_affinity();
         if !concerned {
             return None;
         }
         let found = required(pod, cluster);
+        if terms.affinity.is_empty() && terms.anti_affinity.is_empty() && found.refused.is_empty() {
+            return None;
+        }
         let first = is_first(pod, &found, cluster);
         Some(Box::new(move |node| {
             let labelled = terms.affinity.iter().all(|t| node.labels.contains_key(&t.topology_key));

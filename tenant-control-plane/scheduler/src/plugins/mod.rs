@@ -12,7 +12,7 @@ mod node_name;
 mod node_ports;
 mod node_unschedulable;
 mod resources_balanced;
-mod resources_fit;
+pub mod resources_fit;
 mod taint_toleration;
 mod topology_spread;
 
@@ -60,6 +60,8 @@ impl Events {
     pub const POD_REMOVED: Self = Self(16);
     /// A pod came to a node, or one there changed its labels.
     pub const POD_ADDED: Self = Self(32);
+    /// A pod has left a node: for plugins whose checks look at that node alone.
+    pub const ROOM: Self = Self(64);
     /// Any of the above.
     pub const ANY: Self = Self(u16::MAX);
 

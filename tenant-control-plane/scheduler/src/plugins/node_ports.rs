@@ -13,7 +13,7 @@ impl Plugin for NodePorts {
     }
 
     fn helped_by(&self) -> Events {
-        Events::NODE_ADDED.or(Events::POD_REMOVED)
+        Events::NODE_ADDED.or(Events::ROOM)
     }
 
     fn filter<'a>(&'a self, pod: &'a PodInfo, _cluster: &'a Cluster) -> Option<Filter<'a>> {

@@ -9,18 +9,21 @@ use crate::pod::PodInfo;
 /// See the module documentation.
 pub struct NodeResourcesFit;
 
-/// Everything that is short on the node.
-fn shortages(pod: &PodInfo, node: &NodeInfo) -> Option<Rejection> {
-    let mut reasons: Vec<Cow<'static, str>> = Vec::new();
-    let mut curable = true;
+/// Something of which a node has too little left.
+enum Short<'a> {
+    Pods,
+    /// A resource, and whether the node as a whole has enough of it.
+    Of(&'a str, bool),
+}
+
+/// Tells of everything that is short on the node.
+fn each_shortage<'a>(pod: &'a PodInfo, node: &NodeInfo, mut tell: impl FnMut(Short<'a>)) {
     if node.pods.len() as i64 + 1 > node.max_pods {
-        reasons.push("Too many pods".into());
+        tell(Short::Pods);
     }
-    let mut check = |name: &str, asked: i64, used: i64, total: i64| {
+    let mut check = |name: &'a str, asked: i64, used: i64, total: i64| {
         if asked > 0 && asked > total.saturating_sub(used) {
-            reasons.push(format!("Insufficient {name}").into());
-            // More than the node has: emptying it would not help.
-            curable &= asked <= total;
+            tell(Short::Of(name, asked <= total));
         }
     };
     let (asked, used, total) = (&pod.requests, &node.requested, &node.allocatable);
@@ -33,6 +36,30 @@ fn shortages(pod: &PodInfo, node: &NodeInfo) -> Option<Rejection> {
         };
         check(name, *amount, of(&used.others), of(&total.others));
     }
+}
+
+/// True when the node has what the pod asks for.
+pub fn has_room(pod: &PodInfo, node: &NodeInfo) -> bool {
+    let mut enough = true;
+    each_shortage(pod, node, |_| enough = false);
+    enough
+}
+
+fn shortages(pod: &PodInfo, node: &NodeInfo) -> Option<Rejection> {
+    let mut reasons: Vec<Cow<'static, str>> = Vec::new();
+    let mut curable = true;
+    each_shortage(pod, node, |short| match short {
+        Short::Pods => reasons.push("Too many pods".into()),
+        Short::Of(name, whole_has_enough) => {
+            reasons.push(match name {
+                "cpu" => "Insufficient cpu".into(),
+                "memory" => "Insufficient memory".into(),
+                other => format!("Insufficient {other}").into(),
+            });
+            // More than the node has: emptying it would not help.
+            curable &= whole_has_enough;
+        }
+    });
     (!reasons.is_empty()).then_some(Rejection { reasons, curable })
 }
 
@@ -47,7 +74,7 @@ impl Plugin for NodeResourcesFit {
     }
 
     fn helped_by(&self) -> Events {
-        Events::NODE_ADDED.or(Events::NODE_ALLOCATABLE).or(Events::POD_REMOVED)
+        Events::NODE_ADDED.or(Events::NODE_ALLOCATABLE).or(Events::ROOM)
     }
 
     fn filter<'a>(&'a self, pod: &'a PodInfo, _cluster: &'a Cluster) -> Option<Filter<'a>> {
@@ -92,6 +119,10 @@ mod tests {
         let rejected =
             NodeResourcesFit.filter(&fits, &cluster).unwrap()(cluster.node("a").unwrap());
         assert!(rejected.unwrap_err().curable);
+        assert!(!has_room(&fits, cluster.node("a").unwrap()));
+        cluster.remove_pod("held");
+        assert!(has_room(&fits, cluster.node("a").unwrap()));
+        assert!(!has_room(&big, cluster.node("a").unwrap()));
     }
 
     #[test]
