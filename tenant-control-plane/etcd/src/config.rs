@@ -20,13 +20,22 @@ const DEFAULT_TOKEN_TTL: Duration = Duration::from_secs(300);
 /// etcd's default quota.
 const DEFAULT_QUOTA: u64 = 2 << 30;
 
+/// Where a socket is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// `http` and `https`.
+    Tcp(SocketAddr),
+    /// `unix` and `unixs`: the path of the socket.
+    Unix(PathBuf),
+}
+
 /// A socket to listen on.
 #[derive(Debug, Clone)]
 pub struct Listen {
     /// The URL as given.
     pub url: String,
     /// Its address.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Whether it speaks TLS.
     pub tls: bool,
 }
@@ -297,16 +306,23 @@ fn parse_url(url: &str) -> anyhow::Result<Uri> {
 fn listen(urls: &[String], have_tls: bool) -> anyhow::Result<Vec<Listen>> {
     urls.iter()
         .map(|url| {
+            let of_path =
+                ["unix://", "unixs://"].iter().find_map(|scheme| url.strip_prefix(scheme));
+            let tls = url.starts_with("https:") || url.starts_with("unixs:");
+            ensure!(!tls || have_tls, "URL {url:?}: no certificate and key are given");
+            if let Some(path) = of_path {
+                ensure!(!path.is_empty(), "URL {url:?} has no path");
+                let address = Address::Unix(path.into());
+                return Ok(Listen { url: url.clone(), address, tls });
+            }
             let uri = parse_url(url)?;
-            let tls = uri.scheme_str() == Some("https");
-            ensure!(!tls || have_tls, "URL {url:?} is https, but no certificate and key are given");
             let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
             let host = if host == "localhost" { "127.0.0.1" } else { host };
             let ip = host
                 .parse()
                 .with_context(|| format!("URL {url:?}: the host must be an IP address"))?;
             let port = uri.port_u16().unwrap_or_default();
-            Ok(Listen { url: url.clone(), address: SocketAddr::new(ip, port), tls })
+            Ok(Listen { url: url.clone(), address: Address::Tcp(SocketAddr::new(ip, port)), tls })
         })
         .collect()
 }
@@ -391,7 +407,7 @@ mod tests {
     #[test]
     fn defaults_are_etcds() {
         let c = config(&[]).unwrap();
-        assert_eq!(c.clients[0].address, "127.0.0.1:2379".parse().unwrap());
+        assert_eq!(c.clients[0].address, Address::Tcp("127.0.0.1:2379".parse().unwrap()));
         assert_eq!(c.initial_cluster["default"], ["http://localhost:2380"]);
         assert_eq!(c.quota, 2 << 30);
         assert_eq!(c.auto_compaction, AutoCompaction::Off);
@@ -408,6 +424,8 @@ mod tests {
             (&["--cert-file=x"], "--cert-file"),
             (&["--listen-client-urls=https://127.0.0.1:1"], "https"),
             (&["--listen-client-urls=127.0.0.1:1"], "127.0.0.1:1"),
+            (&["--listen-client-urls=unixs:///a"], "unixs:///a"),
+            (&["--listen-client-urls=unix://"], "unix://"),
             (&["--auto-compaction-retention=5x"], "--auto-compaction-retention"),
         ] {
             let e = format!("{:#}", config(args).err().expect(flag));

@@ -347,7 +347,7 @@ mod tests {
                 let has = |(_, s, m): &(&str, &str, &str)| {
                     *s == service.full_name() && *m == method.name()
                 };
-                if !PATHS.iter().any(|path| has(path)) {
+                if !PATHS.iter().any(has) {
                     without.push(method.full_name().to_owned());
                 }
             }

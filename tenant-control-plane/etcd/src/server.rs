@@ -1,5 +1,6 @@
 //! Sockets: gRPC, and a little HTTP beside it, on the same port.
 
+use std::os::unix::fs::FileTypeExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,16 +22,17 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tower::ServiceExt;
 
 use crate::authority::FixAuthority;
-use crate::config::{Listen, ServerTls};
+use crate::config::{Address, Listen, ServerTls};
 use crate::gateway;
 use crate::grpc::auth::AuthService;
 use crate::grpc::caller::CommonName;
@@ -96,7 +98,7 @@ pub fn peer_routes(node: &Arc<Node>) -> Routes {
 
 /// A bound socket.
 pub struct Socket {
-    listener: TcpListener,
+    listener: Listener,
     tls: Option<TlsAcceptor>,
     url: String,
 }
@@ -104,7 +106,7 @@ pub struct Socket {
 impl Socket {
     /// Binds it.
     pub async fn bind(listen: &Listen, tls: Option<&ServerTls>) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(listen.address)
+        let listener = Listener::bind(&listen.address)
             .await
             .with_context(|| format!("listening on {}", listen.url))?;
         let tls = match tls {
@@ -122,10 +124,10 @@ impl Socket {
         tracing::info!(url = self.url, "listening");
         let graceful = GracefulShutdown::new();
         loop {
-            let tcp = tokio::select! {
+            let stream = tokio::select! {
                 () = stop.cancelled() => break,
                 accepted = self.listener.accept() => match accepted {
-                    Ok((tcp, _)) => tcp,
+                    Ok(stream) => stream,
                     Err(e) => {
                         // Out of descriptors, most likely: connections under way will free some.
                         tracing::warn!(error = %e, url = self.url, "accepting failed");
@@ -137,7 +139,7 @@ impl Socket {
             let (tls, node, what) = (self.tls.clone(), Arc::clone(&node), what.clone());
             let watcher = graceful.watcher();
             tokio::spawn(async move {
-                if let Err(e) = connection(tcp, tls, node, what, watcher).await {
+                if let Err(e) = connection(stream, tls, node, what, watcher).await {
                     tracing::debug!(error = %e, "connection ended");
                 }
             });
@@ -151,21 +153,54 @@ impl Socket {
 /// Why a connection ended.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// A connection.
+type Stream = Either<TcpStream, UnixStream>;
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    async fn bind(address: &Address) -> std::io::Result<Self> {
+        let path = match address {
+            Address::Tcp(address) => return Ok(Self::Tcp(TcpListener::bind(address).await?)),
+            Address::Unix(path) => path,
+        };
+        // One that an earlier process left would be in the way.
+        match std::fs::symlink_metadata(path) {
+            Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path)?,
+            _ => {}
+        }
+        Ok(Self::Unix(UnixListener::bind(path)?))
+    }
+
+    async fn accept(&self) -> std::io::Result<Stream> {
+        Ok(match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Either::Left(stream)
+            }
+            Self::Unix(listener) => Either::Right(listener.accept().await?.0),
+        })
+    }
+}
+
 async fn connection(
-    tcp: TcpStream,
+    stream: Stream,
     tls: Option<TlsAcceptor>,
     node: Arc<Node>,
     what: Serve,
     watcher: Watcher,
 ) -> Result<(), BoxError> {
-    tcp.set_nodelay(true)?;
     match tls {
         Some(acceptor) => {
-            let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)).await??;
+            let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
             let name = common_name(stream.get_ref().1.peer_certificates());
             serve_stream(stream, name, node, what, watcher).await
         }
-        None => serve_stream(tcp, None, node, what, watcher).await,
+        None => serve_stream(stream, None, node, what, watcher).await,
     }
 }
 

@@ -91,7 +91,7 @@ impl Bucket for Keys {
         bucket::KEY
     }
 
-    fn len(&self) -> usize {
+    fn count(&self) -> usize {
         self.versions.len()
     }
 

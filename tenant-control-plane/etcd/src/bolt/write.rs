@@ -17,7 +17,7 @@ pub trait Bucket {
     /// Its name.
     fn name(&self) -> &str;
     /// Number of keys.
-    fn len(&self) -> usize;
+    fn count(&self) -> usize;
     /// A key, by position.
     fn key(&self, at: usize) -> Vec<u8>;
     /// Bytes of a value: asked for before the value itself.
@@ -39,7 +39,7 @@ impl Bucket for Small {
         self.name
     }
 
-    fn len(&self) -> usize {
+    fn count(&self) -> usize {
         self.pairs.len()
     }
 
@@ -73,7 +73,7 @@ struct Plan {
 
 impl Plan {
     fn of(bucket: &dyn Bucket, next: &mut u64) -> Self {
-        let sizes = (0..bucket.len()).map(|i| bucket.key(i).len() + bucket.value_len(i));
+        let sizes = (0..bucket.count()).map(|i| bucket.key(i).len() + bucket.value_len(i));
         let mut levels = vec![spans(sizes, next)];
         while let Some(below) = levels.last().filter(|level| level.len() > 1) {
             let keys = below.iter().map(|span| first_key(bucket, &levels, levels.len() - 1, span));

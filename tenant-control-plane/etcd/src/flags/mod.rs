@@ -29,7 +29,7 @@ pub struct Flags {
     #[arg(long)]
     pub data_dir: Option<PathBuf>,
 
-    /// URLs to listen on for clients, comma-separated.
+    /// URLs to listen on for clients, comma-separated: http, https, unix or unixs with a path.
     #[arg(long, value_delimiter = ',', default_value = "http://localhost:2379")]
     pub listen_client_urls: Vec<String>,
 
@@ -187,10 +187,25 @@ impl Flags {
         command: Command,
         arguments: impl IntoIterator<Item = OsString>,
     ) -> anyhow::Result<(Self, Vec<String>)> {
+        let arguments: Vec<_> = arguments.into_iter().map(|arg| dashed(&command, arg)).collect();
         let matches = command.try_get_matches_from(arguments)?;
         let notes = others::settle(&matches)?;
         Ok((Self::from_arg_matches(&matches)?, notes))
     }
+}
+
+/// `-name` is `--name`, as etcd's flag library has it.
+fn dashed(command: &Command, argument: OsString) -> OsString {
+    let name = argument.to_str().and_then(|text| text.strip_prefix('-')?.split('=').next());
+    let is_flag = name.is_some_and(|name| {
+        name.len() > 1 && command.get_arguments().any(|flag| flag.get_long() == Some(name))
+    });
+    if !is_flag {
+        return argument;
+    }
+    let mut dashed = OsString::from("-");
+    dashed.push(argument);
+    dashed
 }
 
 /// The command line, with or without the environment.

@@ -45,6 +45,14 @@ fn every_flag_of_upstreams_is_known_and_none_is_two_things() {
 }
 
 #[test]
+fn one_dash_will_do() {
+    let (flags, _) = read(&["-name", "m1", "-log-level=warn", "--max-txn-ops", "9"]).unwrap();
+    assert_eq!((flags.name.as_str(), flags.log_level.as_str()), ("m1", "warn"));
+    assert_eq!(flags.max_txn_ops, 9);
+    assert!(read(&["-no-such-flag"]).is_err());
+}
+
+#[test]
 fn flags_without_effect_are_said_or_refused() {
     let (_, notes) = read(&["--max-wals=9", "--enable-pprof", "--cors", "*"]).unwrap();
     assert_eq!(notes.len(), 2, "{notes:?}");

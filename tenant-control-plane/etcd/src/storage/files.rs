@@ -57,11 +57,9 @@ impl Files {
     pub fn list(&self) -> io::Result<Vec<u32>> {
         let mut ids = Vec::new();
         for path in self.disk.list(&self.dir)? {
-            match path.extension().and_then(|e| e.to_str()) {
-                Some("seg") => ids.extend(
-                    path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse::<u32>().ok()),
-                ),
-                _ => {}
+            if path.extension().and_then(|e| e.to_str()) == Some("seg") {
+                let stem = path.file_stem().and_then(|s| s.to_str());
+                ids.extend(stem.and_then(|s| s.parse::<u32>().ok()));
             }
         }
         ids.sort_unstable();

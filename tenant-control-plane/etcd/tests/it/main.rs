@@ -16,4 +16,5 @@ mod load;
 mod pki;
 mod server;
 mod turns;
+mod unix;
 mod watch;
