@@ -41,7 +41,12 @@ impl Circumstances {
             machine: machine::describe(processors),
             ours,
             upstream: machine::version(places, entry.part, Origin::Upstream),
-            command: format!("cargo xtask bench {}", args.join(" ")),
+            command: args.iter().fold("cargo xtask bench".to_owned(), |command, arg| {
+                match arg.contains(char::is_whitespace) {
+                    true => format!("{command} {arg:?}"),
+                    false => format!("{command} {arg}"),
+                }
+            }),
         }
     }
 }
